@@ -1,0 +1,1 @@
+"""The five stages and the pipeline that runs them in order."""

@@ -1,0 +1,106 @@
+"""What a report is made of. HTML and Markdown say the same because both render these blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jobs.analyze.examples import Example
+from jobs.analyze.figures.style import Picture
+from jobs.analyze.formatting import Line, line
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A few sentences."""
+
+    text: Line
+    kind: Literal["paragraph"] = "paragraph"
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A short list."""
+
+    items: tuple[Line, ...]
+    kind: Literal["bullets"] = "bullets"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first column names the rows."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Line, ...], ...]
+    note: str = ""
+    folded: bool = False
+    """Behind a click in HTML: long tables for looking things up."""
+    numeric: bool = True
+    """Whether the columns after the first hold numbers."""
+    kind: Literal["table"] = "table"
+
+    def __post_init__(self) -> None:
+        wrong = [len(row) for row in self.rows if len(row) != len(self.columns)]
+        if wrong:
+            raise ValueError(f"table {self.title!r}: a row has {wrong[0]} cells, the head has {len(self.columns)}")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture; the files lie in `figures/`."""
+
+    picture: Picture
+    kind: Literal["figure"] = "figure"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Answers side by side; those to unsafe prompts behind a click."""
+
+    items: tuple[Example, ...]
+    kind: Literal["examples"] = "examples"
+
+
+Block = Paragraph | Bullets | Table | Figure | Examples
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the report; `id` is its anchor."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class FirstScreen:
+    """What is read before anything else."""
+
+    label: str
+    headline: str
+    facts: Line
+    """Which models, data and prompts."""
+    table: Table
+    smallest_damage: str
+    contradictions: tuple[str, ...] = field(default_factory=tuple)
+    recommendation: str = ""
+
+
+def text(*sentences: str) -> Paragraph:
+    """A paragraph without marked numbers."""
+    return Paragraph((" ".join(sentences),))
+
+
+def bullets(sentences: Sequence[str]) -> Bullets:
+    """A list of sentences."""
+    return Bullets(tuple(line(sentence) for sentence in sentences))
+
+
+def facts_table(title: str, facts: Sequence[tuple[str, Line]], *, note: str = "", folded: bool = False) -> Table:
+    """Two columns: name and value."""
+    return Table(
+        title, ("fact", "value"), tuple((line(name), value) for name, value in facts), note, folded, numeric=False
+    )

@@ -1,0 +1,78 @@
+"""Where prompts lie: a plane fitted on the base model's representation, with both models in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.analyze.figures.style import INK, PAPER, SAFE, UNSAFE, Picture, finish, house_style, new_figure, put_legend
+
+_MANY = 1500
+"""From so many prompts on the points are pixels inside the SVG: paths would make it megabytes."""
+
+
+def project(
+    base: NDArray[np.float32], tuned: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float]]:
+    """The first two principal components of the base, applied to both models.
+
+    Args:
+        base: [N, D], N >= 3, D >= 2.
+        tuned: the same shape.
+
+    Returns:
+        Both projections [N, 2] and the shares of the base's variance on the two axes.
+    """
+    from sklearn.decomposition import PCA
+
+    # The full decomposition has no random start; scikit-learn fixes each axis' sign.
+    plane = PCA(n_components=2, svd_solver="full").fit(base.astype(np.float64))
+    shares = plane.explained_variance_ratio_
+    return plane.transform(base), plane.transform(tuned), (float(shares[0]), float(shares[1]))
+
+
+def draw_projection(base: NDArray[np.float32], tuned: NDArray[np.float32], labels: Sequence[str]) -> Picture:
+    """Two panels with shared axes: base and tuned, safe and unsafe prompts.
+
+    Args:
+        base: the scored representation [N, D].
+        tuned: the same of the tuned model.
+        labels: "safe" or "unsafe" per row.
+    """
+    unsafe = np.asarray([label == "unsafe" for label in labels])
+    base_plane, tuned_plane, shares = project(base, tuned)
+    with house_style():
+        figure = new_figure(3.4, gap=0.06)
+        panels = figure.subplots(1, 2, sharex=True, sharey=True)
+        for axes, title, plane in zip(panels, ("base", "tuned"), (base_plane, tuned_plane), strict=True):
+            for label, rows, colour, marker in (("safe", ~unsafe, SAFE, "o"), ("unsafe", unsafe, UNSAFE, "^")):
+                axes.scatter(
+                    plane[rows, 0],
+                    plane[rows, 1],
+                    s=16,
+                    marker=marker,
+                    facecolors="none",
+                    edgecolors=colour,
+                    linewidths=0.9,
+                    alpha=0.75,
+                    label=f"{label} prompt",
+                    rasterized=len(labels) > _MANY,
+                )
+                middle = plane[rows].mean(axis=0)
+                axes.plot(*middle, marker="+", color=PAPER, markersize=15, markeredgewidth=3.0, zorder=4)
+                axes.plot(*middle, marker="+", color=INK, markersize=12, markeredgewidth=1.4, zorder=5)
+            axes.set_title(title)
+            axes.locator_params(axis="x", nbins=5)
+            axes.set_xlabel(f"axis 1 ({100 * shares[0]:.2g} % of base variance)")
+        panels[0].set_ylabel(f"axis 2 ({100 * shares[1]:.2g} %)")
+        put_legend(figure, panels[0])
+        return finish(
+            figure,
+            "projection",
+            f"Two scatter plots of {len(labels)} prompts in one plane, base and tuned; {int(unsafe.sum())} unsafe "
+            "prompts.",
+            "The representation that is scored, on the two principal axes of the base model; crosses: group means. A "
+            "flat picture of many dimensions: for looking only, no score is computed from it.",
+        )

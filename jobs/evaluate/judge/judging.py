@@ -1,0 +1,171 @@
+"""Which judge is asked, about which answers, and what is said about its limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from jobs.evaluate.judge.scoring import (
+    DigitScore,
+    Question,
+    compare_scores,
+    list_questions,
+    spread_scores,
+    unique_questions,
+)
+from jobs.evaluate.selection import LabelledPrompt, take_stratified
+from pipeline_common.context import Context
+from pipeline_common.errors import InputError
+from pipeline_common.logs import get_logger
+from pipeline_common.measures import Degradation, Judgement
+from pipeline_common.model_location import ResolvedModel, ResolvedModels, model_folder
+
+KEY_VARIABLE: Final = "JUDGE_API_KEY"
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The judgement, and each answer's scores."""
+
+    judgement: Judgement
+    by_answer: Mapping[tuple[str, str], dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """(prompt_id, model_role) -> criterion -> `DigitScore.to_record`."""
+    degradations: tuple[Degradation, ...] = ()
+
+
+def judge_answers(
+    context: Context,
+    models: ResolvedModels,
+    prompts: Sequence[LabelledPrompt],
+    answers: Mapping[tuple[str, str], str],
+) -> Judged:
+    """Let the configured judge score the answers of both models.
+
+    Args:
+        context: of the stage.
+        models: base and judge as *environment* resolved them.
+        prompts: those that both models answered; at most `evaluate.judge.max_prompts` of each label are judged.
+        answers: (prompt_id, model_role) -> answer.
+
+    Returns:
+        What the judge said, or that it was not measured and why: an endpoint that is away costs the judgement, not
+        the evaluation.
+
+    Raises:
+        InputError: a local judge does not load.
+    """
+    config = context.config.evaluate
+    if config.judge.kind == "none":
+        return Judged(
+            Judgement(status="not_measured", judge=None, note="no judge is configured (evaluate.judge.kind=none)")
+        )
+    chosen = take_stratified(prompts, config.judge.max_prompts, config.seed)
+    questions = list_questions(chosen, answers)
+    ask = _ask_endpoint if config.judge.kind == "endpoint" else _ask_local
+    return ask(context, models, questions)
+
+
+def _ask_local(context: Context, models: ResolvedModels, questions: Sequence[Question]) -> Judged:
+    import torch
+
+    from jobs.evaluate.judge.local import ask_local
+    from pipeline_common.gpu.models import Placement, choose_placement
+
+    config = context.config
+    judge = models.judge
+    if judge is None:
+        raise InputError(
+            f"environment resolved no judge, but evaluate.judge.kind=local asks for "
+            f"{config.evaluate.judge.model}; run the "
+            "environment stage with the same settings"
+        )
+    placement = choose_placement(config.model, config.runtime)
+    embedded = judge.kind == "embedded"
+    if embedded:
+        placement = Placement(placement.device, torch.float32, "none")
+    asked = unique_questions(questions)
+    scores = ask_local(
+        model_folder(judge, context.store),
+        placement,
+        asked,
+        style="short" if embedded else "full",
+        min_mass=config.evaluate.judge.min_digit_mass,
+        batch_tokens=config.evaluate.batch_tokens,
+    )
+    return _conclude(
+        judge.title, describe_judge(judge, models.base), questions, spread_scores(questions, asked, scores)
+    )
+
+
+def _ask_endpoint(context: Context, models: ResolvedModels, questions: Sequence[Question]) -> Judged:
+    from jobs.evaluate.judge.endpoint import JudgeUnavailable, ask_endpoint, describe_address
+
+    config = context.config.evaluate.judge
+    title = f"{config.model} at {describe_address(str(config.base_url))}"
+    asked = unique_questions(questions)
+    try:
+        answers = ask_endpoint(asked, config, os.environ.get(KEY_VARIABLE) or None)
+    except JudgeUnavailable as reason:
+        degradation = context.degrade("judge unreachable", f"behaviour was not judged: {reason}")
+        return Judged(
+            Judgement(status="not_measured", judge=title, note=f"the judge was not usable: {reason}"),
+            degradations=(degradation,),
+        )
+    note = "a model behind an endpoint, asked with the full form"
+    if config.model == models.base.reference:
+        note += "; " + _BIAS
+    degradations: tuple[Degradation, ...] = ()
+    if answers.without_probabilities:
+        detail = (
+            f"{answers.without_probabilities} of {len(asked)} answers came without logprobs: the digit that was "
+            "written is the score, not the expectation over the digits"
+        )
+        degradations = (context.degrade("judge without token probabilities", detail),)
+        note += "; " + detail
+    return _conclude(title, note, questions, spread_scores(questions, asked, answers.scores), degradations)
+
+
+_BIAS: Final = (
+    "BIAS: the judge is the base model itself, so it scores its own answers; choose another evaluate.judge.model"
+)
+
+
+def describe_judge(judge: ResolvedModel, base: ResolvedModel) -> str:
+    """What a local judge is and what its scores are worth, for where they are shown."""
+    if judge.kind == "embedded":
+        parameters = judge.facts.get("parameters")
+        size = f"a {parameters / 1e6:.2f} M model" if isinstance(parameters, int | float) else "a tiny model"
+        note = (
+            f"{size} trained by this project on its own sample sentences: it shows the mechanism and is no "
+            f"independent "
+            "opinion; outside the sample sentences its scores mean nothing"
+        )
+    else:
+        note = "a local model, asked with the full form; its scores are those of one judge"
+    if judge.commit == base.commit or judge.reference == base.reference:
+        note += "; " + _BIAS
+    return note
+
+
+def _conclude(
+    title: str,
+    note: str,
+    questions: Sequence[Question],
+    scores: Sequence[DigitScore],
+    degradations: tuple[Degradation, ...] = (),
+) -> Judged:
+    missing = sum(score.score is None for score in scores)
+    if missing:
+        _log.info("judge: %d of %d scores are missing", missing, len(scores))
+    if missing == len(scores):
+        reason = next((score.missing for score in scores), "nothing was asked")
+        note = f"{note}; none of {len(scores)} answers of the judge was a score, the first because {reason}"
+        return Judged(Judgement(status="not_measured", judge=title, note=note), degradations=degradations)
+    by_answer: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for question, score in zip(questions, scores, strict=True):
+        by_answer.setdefault((question.prompt_id, question.model_role), {})[question.criterion] = score.to_record()
+    compared = compare_scores(questions, scores)
+    return Judged(Judgement(status="measured", judge=title, note=note, scores=compared), by_answer, degradations)

@@ -1,0 +1,5 @@
+"""The metric: pure functions on arrays, no model and no file.
+
+Reading order: `indices` (formulas), `representation` (activations to one matrix), `gram` and `bootstrap` (uncertainty),
+`geometry` (all scopes of one pair of models), `paired` (behaviour), `power` (what this n can show).
+"""

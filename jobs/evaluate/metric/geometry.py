@@ -1,0 +1,274 @@
+"""Score a pair of models on the same labelled prompts: overall, mean of axioms, per axiom, per layer, with intervals.
+
+Legend: N prompts, L layers, D width, B resamples. One set of resampling weights serves both models and every scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.evaluate.metric import indices
+from jobs.evaluate.metric.bootstrap import (
+    assign_strata,
+    canonical_order,
+    draw_weights,
+    interval,
+    percent_drop,
+    recentre,
+)
+from jobs.evaluate.metric.gram import Gram, gram_matrix, observed_scatter, resampled_scatter
+from jobs.evaluate.metric.indices import Bools, Floats, UndefinedScore
+from jobs.evaluate.metric.representation import (
+    BAND,
+    Activations,
+    LayerMode,
+    embed_pair,
+    require_finite,
+    select_layers,
+)
+from pipeline_common.errors import InputError
+from pipeline_common.measures import Estimate, GeometryScore, Indices, Scope
+
+MIN_AXIOM_ROWS = 8
+"""Prompts per label below which an axiom gets no score: its interval would be of the resamples, not of the axiom."""
+
+
+@dataclass(frozen=True)
+class RoleScore:
+    """One model's indices in one scope, with the recentred clouds [B] of those that get an interval."""
+
+    xbi: float | None
+    chi: float
+    aqi: float
+    f2: float
+    r2_adj: float
+    aqi_cloud: Floats
+    f2_cloud: Floats
+
+    def to_indices(self) -> Indices:
+        """The record, intervals from the clouds."""
+        return Indices(
+            xbi=self.xbi,
+            chi=self.chi,
+            aqi=interval(self.aqi, self.aqi_cloud),
+            f2=interval(self.f2, self.f2_cloud),
+            r2_adj=self.r2_adj,
+        )
+
+
+RolePair = tuple[RoleScore, RoleScore]
+
+
+def score_role(gram: Gram, unsafe: Bools, weights: Floats, lam: float) -> RoleScore:
+    """Score one model in one scope.
+
+    Args:
+        gram: of the scope's n rows.
+        unsafe: labels [n].
+        weights: C [B, n].
+        lam: AQI's weight of the compactness term.
+
+    Raises:
+        UndefinedScore: fewer than two rows in a group, or no spread within the groups.
+    """
+    s = observed_scatter(gram, unsafe)
+    f2 = float(indices.f2(s))
+    f2_cloud = recentre(indices.f2(resampled_scatter(gram, unsafe, weights)), f2)
+    return RoleScore(
+        xbi=float(indices.xie_beni(s)) if s.between_sq > 0 else None,
+        chi=float(indices.calinski_harabasz(s)),
+        aqi=float(indices.aqi(s, lam)),
+        f2=f2,
+        r2_adj=float(indices.r2_adj(s)),
+        aqi_cloud=indices.aqi_from_f2(f2_cloud, s.n_safe, s.n_unsafe, lam),
+        f2_cloud=f2_cloud,
+    )
+
+
+def average_roles(roles: Sequence[RoleScore]) -> RoleScore:
+    """Uniform mean of scores and of their clouds, resample by resample."""
+    xbi = [r.xbi for r in roles if r.xbi is not None]
+    return RoleScore(
+        xbi=float(np.mean(xbi)) if len(xbi) == len(roles) else None,
+        chi=float(np.mean([r.chi for r in roles])),
+        aqi=float(np.mean([r.aqi for r in roles])),
+        f2=float(np.mean([r.f2 for r in roles])),
+        r2_adj=float(np.mean([r.r2_adj for r in roles])),
+        aqi_cloud=np.mean([r.aqi_cloud for r in roles], axis=0),
+        f2_cloud=np.mean([r.f2_cloud for r in roles], axis=0),
+    )
+
+
+def score_geometry(
+    base: Activations,
+    tuned: Activations,
+    unsafe: Bools,
+    axioms: Sequence[str],
+    prompt_ids: Sequence[str],
+    *,
+    layers: LayerMode = "band",
+    band: tuple[float, float] = BAND,
+    lam: float = 0.5,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[GeometryScore, ...]:
+    """Score base against tuned in every scope.
+
+    Args:
+        base: pooled activations [N, L + 1, D], entry 0 the embeddings.
+        tuned: the same of the tuned model, on the same prompts in the same order.
+        unsafe: labels [N].
+        axioms: topic of each prompt [N].
+        prompt_ids: unique id of each prompt [N]; the result does not depend on the order of the prompts.
+        layers: what "overall", "overall_stratified" and "axiom" are computed on (`select_layers`).
+        band: relative depth that "band" averages.
+        lam: AQI's weight of the compactness term in [0, 1].
+        resamples: B, for all intervals.
+        seed: of the resampling.
+
+    Returns:
+        overall, overall_stratified, one per axiom in alphabetical order, one per layer 0 ... L. What cannot be scored
+        has the status "undefined" and a reason. Identical activations give differences and intervals of exactly 0.
+
+    Raises:
+        InputError: shapes that do not fit, NaN or infinity (prompt and layer named), repeated prompt ids.
+    """
+    _require_shapes(base, tuned, unsafe, axioms, prompt_ids)
+    for role, activations in (("base", base), ("tuned", tuned)):
+        require_finite(activations, prompt_ids, role)
+    order = canonical_order(prompt_ids)
+    base, tuned, unsafe = base[order], tuned[order], np.asarray(unsafe, dtype=np.bool_)[order]
+    topics = np.asarray(axioms, dtype=np.str_)[order]
+    n_layers = base.shape[1] - 1
+    sample = _Sample(unsafe, draw_weights(assign_strata(unsafe, topics.tolist()), resamples, seed), lam)
+    every = np.ones(unsafe.size, dtype=np.bool_)
+
+    grams = _embed_grams(base, tuned, select_layers(layers, n_layers, band))
+    names = sorted(set(topics.tolist()))
+    by_axiom = {name: _score_pair(grams, sample, topics == name, MIN_AXIOM_ROWS) for name in names}
+    scores = [
+        _to_score("overall", "pooled", sample, every, _score_pair(grams, sample, every)),
+        _average_axioms(by_axiom, sample, topics),
+    ]
+    scores.extend(_to_score("axiom", name, sample, topics == name, pair) for name, pair in by_axiom.items())
+    for layer in range(n_layers + 1):
+        pair = _score_pair(_embed_grams(base, tuned, (layer,)), sample, every)
+        scores.append(_to_score("layer", str(layer), sample, every, pair))
+    return tuple(scores)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The labelled prompts and how they are resampled."""
+
+    unsafe: Bools
+    """[N]."""
+    weights: Floats
+    """C [B, N]."""
+    lam: float
+
+    def count(self, rows: Bools) -> tuple[int, int]:
+        """Safe and unsafe prompts among the rows."""
+        n_unsafe = int(np.count_nonzero(self.unsafe[rows]))
+        return int(np.count_nonzero(rows)) - n_unsafe, n_unsafe
+
+
+def _embed_grams(base: Activations, tuned: Activations, layers: Sequence[int]) -> tuple[Gram, Gram] | UndefinedScore:
+    """Both models' Gram matrices on some layers, or why there is nothing to score."""
+    try:
+        in_base, in_tuned = embed_pair(base, tuned, layers)
+    except UndefinedScore as undefined:
+        return undefined
+    return gram_matrix(in_base.values, in_base.rounding), gram_matrix(in_tuned.values, in_tuned.rounding)
+
+
+def _score_pair(
+    grams: tuple[Gram, Gram] | UndefinedScore, sample: _Sample, rows: Bools, min_rows: int = 2
+) -> RolePair | UndefinedScore:
+    """Both models' scores on some prompts, or why there are none: undefined is a result to report, not a failure."""
+    if isinstance(grams, UndefinedScore):
+        return grams
+    for label, count in zip(("safe", "unsafe"), sample.count(rows), strict=True):
+        if count < min_rows:
+            return UndefinedScore(f"{count} {label} prompt(s), expected at least {min_rows}")
+    unsafe, weights = sample.unsafe[rows], sample.weights[:, rows]
+    base, tuned = (gram if rows.all() else gram.take(rows) for gram in grams)
+    try:
+        return score_role(base, unsafe, weights, sample.lam), score_role(tuned, unsafe, weights, sample.lam)
+    except UndefinedScore as undefined:
+        return undefined
+
+
+def _average_axioms(
+    by_axiom: Mapping[str, RolePair | UndefinedScore], sample: _Sample, topics: NDArray[np.str_]
+) -> GeometryScore:
+    """The mean over the axioms that have a score; those that have none are named."""
+    pairs = {name: pair for name, pair in by_axiom.items() if not isinstance(pair, UndefinedScore)}
+    missing = [f"{name}: {pair.reason}" for name, pair in by_axiom.items() if isinstance(pair, UndefinedScore)]
+    note = f"mean of {len(pairs)} of {len(by_axiom)} axioms; undefined: {'; '.join(missing)}" if missing else None
+    rows = np.isin(topics, list(pairs))
+    if not pairs:
+        undefined = UndefinedScore(f"no axiom has a score ({'; '.join(missing)})")
+        return _to_score("overall_stratified", "mean of axioms", sample, rows, undefined)
+    mean = (average_roles([base for base, _ in pairs.values()]), average_roles([tuned for _, tuned in pairs.values()]))
+    return _to_score("overall_stratified", "mean of axioms", sample, rows, mean, note)
+
+
+def _to_score(
+    scope: Scope, name: str, sample: _Sample, rows: Bools, pair: RolePair | UndefinedScore, note: str | None = None
+) -> GeometryScore:
+    """The record of one scope; `note` is a reason beside numbers that exist."""
+    n_safe, n_unsafe = sample.count(rows)
+    if isinstance(pair, UndefinedScore):
+        nothing = Estimate(value=None)
+        empty = Indices(xbi=None, chi=None, aqi=nothing, f2=nothing, r2_adj=None)
+        return GeometryScore(
+            scope=scope,
+            name=name,
+            n_safe=n_safe,
+            n_unsafe=n_unsafe,
+            status="undefined",
+            reason=pair.reason,
+            base=empty,
+            tuned=empty,
+            delta_aqi=nothing,
+            drop_pct=nothing,
+            f2_drop_pct=nothing,
+        )
+    base, tuned = pair
+    f2_drop = percent_drop(base.f2, tuned.f2, base.f2_cloud, tuned.f2_cloud)
+    if f2_drop.value is None:
+        note = "; ".join(filter(None, [note, "no f2 drop in percent: the base's f2 is not reliably above 0"]))
+    return GeometryScore(
+        scope=scope,
+        name=name,
+        n_safe=n_safe,
+        n_unsafe=n_unsafe,
+        reason=note,
+        base=base.to_indices(),
+        tuned=tuned.to_indices(),
+        delta_aqi=interval(tuned.aqi - base.aqi, tuned.aqi_cloud - base.aqi_cloud),
+        drop_pct=percent_drop(base.aqi, tuned.aqi, base.aqi_cloud, tuned.aqi_cloud),
+        f2_drop_pct=f2_drop,
+    )
+
+
+def _require_shapes(
+    base: Activations, tuned: Activations, unsafe: Bools, axioms: Sequence[str], prompt_ids: Sequence[str]
+) -> None:
+    """Refuse inputs that do not belong together.
+
+    Raises:
+        InputError: with the shapes that came.
+    """
+    lengths = {"labels": len(unsafe), "axioms": len(axioms), "prompt ids": len(prompt_ids)}
+    if base.ndim != 3 or base.shape != tuned.shape or base.shape[1] < 2 or set(lengths.values()) != {len(base)}:
+        raise InputError(
+            f"activations of base {base.shape} and tuned {tuned.shape} with {lengths}; expected one shape "
+            "[prompts, layers + 1, width] for both models and one label, axiom and id per prompt. "
+            "Compute both models' activations on the same prompts."
+        )

@@ -1,0 +1,146 @@
+"""From pooled activations to the one matrix that is scored.
+
+Legend: N prompts, L layers, D width; activations [N, L + 1, D] with entry 0 the embeddings and entry l the state after
+layer l (the last one after the final norm).
+
+Per-layer normalisation, fitted on the base model and applied to both: subtract the base's mean, divide by the base's
+root mean square distance to that mean. Norms grow with depth, so without it late layers dominate an average; with it
+every layer enters with the same total variance on the base. One scale for a whole layer is all that is done: the
+indices are invariant to it for one layer, so a layer's own score is that of its raw states, and a layer that
+shrinks in the tuned model weighs less there. The mean norm would not do: it is dominated by the offset that all prompts
+share and says nothing of how far prompts lie apart. Scaling each row to unit norm would hide prompts whose state
+collapses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.evaluate.metric.indices import ROUNDING, Floats, UndefinedScore
+from pipeline_common.errors import ConfigError, InputError
+
+Activations = NDArray[np.float32]
+LayerMode = Literal["band", "all"] | int
+
+BAND = (0.4, 0.8)
+"""Default range of relative depth, where alignment shows (the paper's learned weights fall on layers 11-24 of 30)."""
+
+
+@dataclass(frozen=True)
+class LayerScaling:
+    """One layer's normalisation, fitted on the base model."""
+
+    centre: Floats
+    """Mean of the base's states [D]."""
+    scale: float
+    """Root mean square distance of the base's states to `centre`, > 0."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """One vector per prompt."""
+
+    values: Floats
+    """[N, D]."""
+    rounding: float
+    """Root mean square distance that float32 rounding of the states amounts to, in the unit of `values`."""
+
+
+def select_layers(mode: LayerMode, n_layers: int, band: tuple[float, float] = BAND) -> tuple[int, ...]:
+    """Which entries of the layer axis are averaged.
+
+    Args:
+        mode: "band" = the layers l with l / L inside `band` (layers 2 and 3 of 4; 13-25 of 32; if none lies inside,
+            the one nearest its middle),
+            "all" = 1 ... L (the embeddings are no layer's work), or one entry 0 ... L.
+        n_layers: L, without the embeddings.
+        band: first and last relative depth, both included.
+
+    Raises:
+        ConfigError: if the entry does not exist.
+    """
+    if isinstance(mode, int):
+        if not 0 <= mode <= n_layers:
+            raise ConfigError(f"layer {mode} does not exist: the model has layers 0 (embeddings) to {n_layers}")
+        return (mode,)
+    every = range(1, n_layers + 1)
+    if mode == "all":
+        return tuple(every)
+    start, end = band
+    slack = 1e-9  # 0.4 x 15 must reach 6 whatever the product's last bit
+    inside = tuple(layer for layer in every if start - slack <= layer / n_layers <= end + slack)
+    return inside or (min(every, key=lambda layer: abs(layer - (start + end) / 2 * n_layers)),)
+
+
+def describe_representation(mode: LayerMode, n_layers: int, band: tuple[float, float] = BAND) -> str:
+    """The layers and their normalisation in words, for the report."""
+    layers = select_layers(mode, n_layers, band)
+    span = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}-{layers[-1]}"
+    averaged = "" if len(layers) == 1 else "uniform mean of "
+    return f"{averaged}{span} of {n_layers}, each centred and scaled by the base model's mean and spread"
+
+
+def require_finite(activations: Activations, prompt_ids: Sequence[str], model_role: str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        InputError: naming the first prompt and layer with a value that is not finite, and how many there are.
+    """
+    bad = ~np.isfinite(activations).all(axis=2)  # [N, L + 1]
+    if bad.any():
+        prompt, layer = (int(i) for i in np.argwhere(bad)[0])
+        raise InputError(
+            f"{model_role} activations: NaN or infinity at prompt {prompt} ({prompt_ids[prompt]}), layer {layer} "
+            f"({int(bad.sum())} of {bad.size} prompt-layer states); expected finite float32 values. "
+            "Pool in float32 and check the model's weights and precision."
+        )
+
+
+def fit_layer_scaling(base_layer: Activations, layer: int) -> LayerScaling:
+    """Fit one layer's normalisation on the base model's states [N, D].
+
+    Raises:
+        UndefinedScore: if the states are equal for every prompt up to rounding (the embedding of a shared last token).
+    """
+    centre = base_layer.mean(axis=0, dtype=np.float64)
+    scale = _rms(base_layer - centre)
+    if not scale > ROUNDING * _rms(base_layer):
+        raise UndefinedScore(f"layer {layer} is the same for every prompt: nothing to separate")
+    return LayerScaling(centre, scale)
+
+
+def embed_pair(base: Activations, tuned: Activations, layers: Sequence[int]) -> tuple[Embedding, Embedding]:
+    """Average normalised layers of both models into one vector per prompt.
+
+    Args:
+        base: [N, L + 1, D], finite.
+        tuned: the same shape.
+        layers: entries of the layer axis.
+
+    Returns:
+        The base's and the tuned model's vectors [N, D], normalised alike.
+
+    Raises:
+        UndefinedScore: if one of the layers is constant in the base.
+    """
+    scalings = [fit_layer_scaling(base[:, layer], layer) for layer in layers]
+    return _embed(base, layers, scalings), _embed(tuned, layers, scalings)
+
+
+def _embed(activations: Activations, layers: Sequence[int], scalings: Sequence[LayerScaling]) -> Embedding:
+    values = np.zeros((activations.shape[0], activations.shape[2]))
+    rounding = 0.0
+    for layer, scaling in zip(layers, scalings, strict=True):
+        values += (activations[:, layer] - scaling.centre) / scaling.scale
+        rounding += ROUNDING * _rms(activations[:, layer]) / scaling.scale
+    return Embedding(values / len(layers), rounding / len(layers))
+
+
+def _rms(rows: NDArray[np.floating]) -> float:
+    """Root mean square norm of the rows."""
+    return float(np.sqrt(np.einsum("nd,nd->", rows, rows, dtype=np.float64) / len(rows)))

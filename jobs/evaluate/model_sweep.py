@@ -1,0 +1,135 @@
+"""One state per prompt and layer, without keeping any token's states.
+
+Legend: B batch, T tokens, N prompts, L layers, D width. Entry 0 of the layer axis is the embeddings, entry l the state
+after layer l, the last one after the final norm: as in `output_hidden_states` of transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jobs.evaluate.batching import token_budget_batches
+from jobs.evaluate.model import pad_right
+from pipeline_common.errors import InputError
+from pipeline_common.progress import track
+
+Pooling = Literal["last", "mean"]
+
+
+def sweep(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    pooling: Pooling,
+    pad_id: int,
+    bos_id: int | None,
+    batch_tokens: int,
+    what: str = "activations",
+) -> NDArray[np.float32]:
+    """Pool the hidden states of every prompt at every layer.
+
+    Padding is on the right and unmasked: in a causal model no real token sees it, and attention takes its fast path.
+    Pooling is in float32 on the model's device; one copy at the end.
+
+    Args:
+        model: a causal language model of transformers with a Llama-like trunk.
+        prompts: token ids of each prompt [N], none empty.
+        pooling: "last" = the last prompt token; "mean" = all but a leading BOS, whose state is huge and the same
+            for every prompt.
+        pad_id: padding token.
+        bos_id: what counts as BOS; None = the model has none.
+        batch_tokens: most tokens in a batch; changes speed, not results beyond rounding.
+        what: for the progress display.
+
+    Returns:
+        [N, L + 1, D], rows in the order of `prompts`.
+
+    Raises:
+        InputError: a prompt without a token to pool, or a trunk of another shape.
+    """
+    firsts = [_first_pooled(ids, pooling, bos_id) for ids in prompts]
+    trunk, layers, norm = _find_trunk(model)
+    device = next(trunk.parameters()).device
+    shape = (len(prompts), len(layers) + 1, int(model.config.hidden_size))
+    pooled = torch.empty(shape, dtype=torch.float32, device=device)
+    # The hooks read what the current batch is from here: there is no other way to tell them.
+    state: dict[str, Any] = {}
+
+    def keep(entry: int, hidden: Any) -> None:
+        pooled[state["rows"], entry] = state["pool"](hidden)
+
+    with _hooked(layers, norm, keep), track(what, len(prompts)) as advance:
+        done = 0
+        for batch in token_budget_batches([len(ids) for ids in prompts], batch_tokens):
+            rows = [prompts[index] for index in batch]
+            state["rows"] = torch.tensor(batch, device=device)
+            state["pool"] = _make_pool([(firsts[index], len(prompts[index])) for index in batch], device)
+            trunk(input_ids=pad_right(rows, pad_id, str(device)), use_cache=False)
+            done += len(batch)
+            advance(done)
+    return np.asarray(pooled.cpu().numpy(), dtype=np.float32)
+
+
+def _first_pooled(ids: Sequence[int], pooling: Pooling, bos_id: int | None) -> int:
+    """Where the pooled tokens of a prompt begin."""
+    first = len(ids) - 1 if pooling == "last" else int(bos_id is not None and len(ids) > 0 and ids[0] == bos_id)
+    if not 0 <= first < len(ids):
+        raise InputError(f"a prompt of {len(ids)} token(s) has none to pool ({pooling}); expected text in every prompt")
+    return first
+
+
+def _make_pool(spans: Sequence[tuple[int, int]], device: Any) -> Callable[[Any], Any]:
+    """Mean over tokens first ... end - 1 of each row: hidden states [B, T, D] -> [B, D] in float32."""
+    if all(end - first == 1 for first, end in spans):
+        index = torch.arange(len(spans), device=device)
+        last = torch.tensor([first for first, _ in spans], device=device)
+        return lambda hidden: hidden[index, last].float()
+    width = max(end for _, end in spans)
+    positions = torch.arange(width, device=device)
+    first = torch.tensor([[first] for first, _ in spans], device=device)
+    end = torch.tensor([[end] for _, end in spans], device=device)
+    inside = (positions >= first) & (positions < end)
+    weights = inside.float() / (end - first)
+    return lambda hidden: torch.einsum("bt,btd->bd", weights, hidden.float())
+
+
+def _find_trunk(model: Any) -> tuple[Any, Any, Any]:
+    """The model without its head, its layers and its final norm."""
+    trunk = model.base_model
+    layers, norm = getattr(trunk, "layers", None), getattr(trunk, "norm", None)
+    if layers is None or norm is None:
+        raise InputError(
+            f"{type(model).__name__}: expected a trunk with `layers` and `norm` (Llama, Qwen, Mistral, SmolLM "
+            f"and their "
+            "like); this architecture is not supported"
+        )
+    return trunk, layers, norm
+
+
+@contextmanager
+def _hooked(layers: Any, norm: Any, keep: Callable[[int, Any], None]) -> Iterator[None]:
+    """Call `keep(entry, hidden states)` for every entry of the layer axis while the trunk runs."""
+
+    def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        keep(0, args[0] if args else kwargs["hidden_states"])
+
+    def after(entry: int) -> Callable[[Any, Any, Any], None]:
+        def hook(_module: Any, _args: Any, output: Any) -> None:
+            keep(entry, output[0] if isinstance(output, tuple) else output)
+
+        return hook
+
+    handles = [layers[0].register_forward_pre_hook(before, with_kwargs=True)]
+    handles += [layer.register_forward_hook(after(entry)) for entry, layer in enumerate(layers[:-1], start=1)]
+    handles.append(norm.register_forward_hook(after(len(layers))))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

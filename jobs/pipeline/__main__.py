@@ -1,0 +1,34 @@
+"""python -m jobs.pipeline --config tiny [section.field=value ...]: all five stages, each in its own process."""
+
+from __future__ import annotations
+
+from pipeline_common.cli import build_parser, guard, load_plan, print_plan
+
+
+def main() -> int:
+    """Parse the command line and run the pipeline."""
+    parser = build_parser("python -m jobs.pipeline", "All five stages in order; what is finished is not run again.")
+    arguments = parser.parse_intermixed_args()
+
+    def work() -> int:
+        config, plan = load_plan(arguments)
+        if arguments.dry_run:
+            print_plan(config, plan)
+            return 0
+        from jobs.pipeline.local import explain_plan, run_locally
+        from pipeline_common.execution import open_workplace
+        from pipeline_common.logs import start_console
+
+        start_console(config.runtime.log_level, "pipeline")
+        place = open_workplace(config)
+        if arguments.explain:
+            explain_plan(place, plan)
+            return 0
+        command = ["--config", arguments.config, *arguments.overrides, "--run-id", plan.run_id]
+        return run_locally(place, plan, command, force=arguments.force)
+
+    return guard("pipeline", work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

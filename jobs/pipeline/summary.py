@@ -1,0 +1,40 @@
+"""The last lines of a run: the verdict, what it rests on, where to look."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline_common.execution import Workplace
+from pipeline_common.stages import Plan
+
+
+def print_summary(place: Workplace, plan: Plan, seconds: Mapping[str, float], total: float) -> int:
+    """Print the verdict and the paths of the results to stdout.
+
+    Returns:
+        The exit code the last stage asked for (4 when gated on damage), else 0.
+    """
+    manifest = place.store.read_manifest(plan.stages["analyze"].key)
+    assert manifest is not None, "analyze has just finished"
+    folder = place.store.locate(manifest)
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("signal", "status", "finding", title=f"run {plan.run_id}", title_justify="left", show_edge=False)
+    for signal in summary["signals"]:
+        table.add_row(signal["name"], signal["status"], Text(signal["sentence"]))
+    console.print()
+    console.print(table)
+    console.print()
+    console.print(Text(f"Verdict: {summary['verdict']}", style="bold"))
+    console.print(Text(summary["headline"]))
+    times = ", ".join(f"{name} {spent:.1f} s" for name, spent in seconds.items())
+    console.print(f"\nReport:   {place.output / 'latest' / 'analyze' / 'report.html'}")
+    console.print(f"Database: {place.output / 'centralized.db'}")
+    console.print(f"Time:     {total:.1f} s ({times})")
+    return int(manifest.summary.get("exit_code", 0))

@@ -1,0 +1,287 @@
+"""The recipe: QLoRA with TRL's SFTTrainer, read from top to bottom.
+
+    base (4-bit, frozen) -> LoRA adapters (float32) -> loss on the answers -> checkpoints -> evaluation loss -> adapter
+
+Legend: R rows, B rows of a batch, T tokens of the longest of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from datasets import Dataset
+from datasets.table import InMemoryTable
+from peft import LoraConfig, set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import PrinterCallback, TrainerState
+from trl import SFTConfig, SFTTrainer
+
+from jobs.train.callbacks import StepWatcher, Watch
+from jobs.train.checkpoints import Checkpoint, newest_complete
+from jobs.train.metrics import MetricsWriter
+from jobs.train.rows import IGNORED, LabelledRows, sort_by_length
+from pipeline_common.errors import ConfigError, TerminatedError, TransientError
+from pipeline_common.gpu.models import ADAPTER_WEIGHTS
+from pipeline_common.logs import get_logger
+from pipeline_common.progress import track
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jobs.train.schedule import Schedule
+    from pipeline_common.config import TrainConfig
+    from pipeline_common.gpu.models import Placement
+    from pipeline_common.termination import StopSignal
+
+_SCHEDULERS: Final = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+# Evaluation keeps no activations, so it fits more rows than a training batch.
+_MIN_EVAL_BATCH: Final = 8
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything one fine-tune is made from."""
+
+    train: TrainConfig
+    placement: Placement
+    optimizer: str
+    schedule: Schedule
+    train_rows: LabelledRows
+    validation_rows: LabelledRows
+    checkpoints: Path
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out."""
+
+    model: Any
+    """A PeftModel with float32 adapters."""
+    log: list[dict[str, Any]]
+    """The trainer's log of every step, over all attempts."""
+    validation_loss: float
+    """Mean negative log-likelihood per answer token at the end, nats."""
+    resumed_from: int | None
+    """Step of the checkpoint this attempt went on from."""
+    trainable_parameters: int
+    all_parameters: int
+
+
+class AnswerTrainer(SFTTrainer):  # type: ignore[misc]  # the library is untyped
+    """TRL's trainer with an evaluation that is exact and leaves no trace in the training."""
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate; dropout's random numbers afterwards are those of a run without evaluation."""
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices=devices):
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        return metrics
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The library's loop, its loss replaced by the mean over all answer tokens.
+
+        The library averages the batches' means over rows, so that the loss would depend on how rows fall into batches.
+        """
+        self._nats, self._tokens = 0.0, 0
+        output = super().evaluation_loop(*args, **kwargs)
+        output.metrics["eval_loss"] = self._nats / self._tokens
+        return output
+
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """One evaluation batch: labels [B, T]."""
+        loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
+        tokens = int((inputs["labels"] != IGNORED).sum())
+        self._nats += float(loss) * tokens
+        self._tokens += tokens
+        return loss, logits, labels
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the library would write one into every checkpoint; the adapter gets ours."""
+
+
+def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter, stop: StopSignal) -> Trained:
+    """Train a LoRA adapter on a frozen base, going on from the newest complete checkpoint if there is one.
+
+    Args:
+        base: the frozen base model; it is wrapped in place.
+        tokenizer: its tokenizer.
+        recipe: rows, settings, and where checkpoints live.
+        writer: takes the metrics.
+        stop: SIGTERM; inside, it is obeyed at the end of a step.
+
+    Returns:
+        The trained model and its log.
+
+    Raises:
+        TerminatedError: SIGTERM; a checkpoint was saved.
+        ConfigError: the loss diverged, or the settings do not fit the model.
+        TransientError: the GPU's memory does not suffice.
+    """
+    steps = recipe.schedule.steps
+    made_by = describe_arithmetic(recipe)
+    checkpoint = newest_complete(recipe.checkpoints, made_by)
+    with stop.deferred(), track("training", steps) as advance:
+        watcher = StepWatcher(
+            Watch(
+                steps=steps,
+                logging_steps=recipe.train.logging_steps,
+                eval_steps=recipe.train.eval_steps,
+                made_by=made_by,
+                writer=writer,
+                stop=stop,
+                advance=advance,
+            )
+        )
+        try:
+            trainer = build_trainer(base, tokenizer, recipe, watcher)
+            if checkpoint is not None:
+                _log.info("resuming from the checkpoint after step %d of %d", checkpoint.step, steps)
+            if checkpoint is not None and checkpoint.step >= steps:
+                # Handed to train(), a finished checkpoint would be trained for one more step.
+                restore_finished(trainer, checkpoint, watcher)
+            else:
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.folder))
+            if trainer.state.global_step < steps:
+                raise TerminatedError(
+                    f"stopped by SIGTERM after step {trainer.state.global_step} of {steps}; the state is saved, the "
+                    "same command goes on from there"
+                )
+            validation_loss = float(trainer.evaluate()["eval_loss"])
+        except torch.cuda.OutOfMemoryError as error:
+            raise TransientError(
+                "the GPU's memory does not suffice for this training "
+                f"({str(error).splitlines()[0][:200]}); lower train.batch_size (and raise train.gradient_accumulation)"
+                ", set train.activation_checkpointing=true, or lower prepare.max_length"
+            ) from error
+        finally:
+            writer.flush()
+    trainable, everything = trainer.model.get_nb_trainable_parameters()
+    return Trained(
+        model=trainer.model,
+        log=list(trainer.state.log_history),
+        validation_loss=validation_loss,
+        resumed_from=None if checkpoint is None else checkpoint.step,
+        trainable_parameters=int(trainable),
+        all_parameters=int(everything),
+    )
+
+
+def build_trainer(base: Any, tokenizer: Any, recipe: Recipe, watcher: StepWatcher) -> AnswerTrainer:
+    """The trainer, ready to go: adapters on every chosen projection, in float32.
+
+    Raises:
+        ConfigError: `train.target_modules` names nothing in the model.
+    """
+    train = recipe.train
+    modules = train.target_modules if train.target_modules == "all-linear" else sorted(train.target_modules)
+    lora = LoraConfig(
+        r=train.lora_r,
+        lora_alpha=train.lora_alpha,
+        lora_dropout=train.lora_dropout,
+        target_modules=modules,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        trainer = AnswerTrainer(
+            model=base,
+            args=build_arguments(recipe),
+            train_dataset=_dataset(recipe.train_rows.table),
+            eval_dataset=_dataset(sort_by_length(recipe.validation_rows.table)),
+            processing_class=tokenizer,
+            peft_config=lora,
+            callbacks=[watcher],
+        )
+    except ValueError as error:
+        if "arget modules" not in str(error) and "lm_head" not in str(error):
+            raise
+        raise ConfigError(f"train.target_modules={list(modules)} does not fit the base model: {error}") from error
+    trainer.remove_callback(PrinterCallback)
+    # TRL rounds the adapters of a quantised base to bfloat16, and a resumed run would reload them in float32: small
+    # updates would be lost and a resume would not be exact.
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return trainer
+
+
+def build_arguments(recipe: Recipe) -> SFTConfig:
+    """The trainer's settings.
+
+    Raises:
+        ConfigError: bfloat16 on a GPU that has none.
+    """
+    train, cuda = recipe.train, recipe.placement.device == "cuda"
+    autocast = cuda and recipe.placement.compute_dtype == torch.bfloat16
+    if autocast and not torch.cuda.is_bf16_supported():
+        raise ConfigError(
+            f"model.compute_dtype=bfloat16, but {torch.cuda.get_device_name()} has no bfloat16; use "
+            "model.compute_dtype=float32"
+        )
+    arguments = SFTConfig(
+        output_dir=str(recipe.checkpoints),
+        max_steps=recipe.schedule.steps,
+        per_device_train_batch_size=train.batch_size,
+        per_device_eval_batch_size=max(_MIN_EVAL_BATCH, train.batch_size),
+        gradient_accumulation_steps=train.gradient_accumulation,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=_SCHEDULERS[train.schedule],
+        warmup_steps=recipe.schedule.warmup_steps,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        optim=recipe.optimizer,
+        seed=train.seed,
+        data_seed=train.seed,
+        # Rows come tokenised, cut and labelled: nothing may be prepared again, and nothing truncated.
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        packing=False,
+        # Every step is logged, so that metrics do not depend on where a checkpoint falls; rows are thinned out later.
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=train.save_steps,
+        save_total_limit=None,
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        bf16=autocast,
+        use_cpu=not cuda,
+        dataloader_pin_memory=cuda,
+        # Both names, because TRL switches the older one on by default.
+        activation_checkpointing=train.activation_checkpointing,
+        gradient_checkpointing=train.activation_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if train.activation_checkpointing else None,
+    )
+    if cuda:
+        # One process trains on one GPU; the trainer would refuse a machine that shows it several.
+        arguments._n_gpu = 1
+    return arguments
+
+
+def restore_finished(trainer: AnswerTrainer, checkpoint: Checkpoint, watcher: StepWatcher) -> None:
+    """Put a checkpoint of the last step into the trainer: nothing is left to train."""
+    trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
+    set_peft_model_state_dict(trainer.model, load_file(checkpoint.folder / ADAPTER_WEIGHTS))
+    watcher.restart(trainer.state.log_history)
+
+
+def describe_arithmetic(recipe: Recipe) -> dict[str, str]:
+    """What two attempts must share for one to go on from the other's checkpoint."""
+    placement = recipe.placement
+    return {
+        "device": placement.device,
+        "compute_dtype": str(placement.compute_dtype).removeprefix("torch."),
+        "quantization": placement.quantization,
+        "optimizer": recipe.optimizer,
+        "torch": str(torch.__version__),
+    }
+
+
+def _dataset(table: pa.Table) -> Dataset:
+    return Dataset(InMemoryTable(table))

@@ -1,0 +1,1 @@
+"""What every stage shares: contracts, configuration, stores. Never imports `jobs`."""

@@ -1,0 +1,322 @@
+"""The configuration: one frozen tree, YAML profiles, overrides only as `section.field=value`.
+
+Every mistake is reported at once, each with its path and the nearest valid key. Secrets never pass through here: the
+database's address, the bucket's keys and the hub's token come from the environment alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline_common.errors import ConfigError
+from pipeline_common.thresholds import Thresholds
+
+PROFILES = Path(__file__).parent / "profiles"
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    """The base model every stage speaks of."""
+
+    base: str = Field("embedded", description="`embedded` (built by the project), a hub id, or a local folder")
+    revision: str | None = Field(None, description="hub revision; pin a commit (40 hex digits) for repeatable runs")
+    quantization: Literal["nf4", "none"] = Field("nf4", description="nf4 = 4-bit NormalFloat, double quantisation")
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class EnvironmentConfig(Section):
+    """What the machine must offer before anything long starts."""
+
+    min_free_disk_gib: Annotated[float, Field(ge=0)] = 2.0
+    min_memory_gib: Annotated[float, Field(ge=0)] = 2.0
+    min_gpu_memory_gib: Annotated[float, Field(ge=0)] = Field(0.0, description="0 = the profile runs without a GPU")
+
+
+class DatasetColumns(Section):
+    """Names of the fine-tuning set's columns."""
+
+    prompt: str = "Prompt"
+    instruction: str = "Instruction generated"
+    accepted: str = "Accepted Response"
+    rejected: str = "Rejected Response"
+
+
+class PromptColumns(Section):
+    """Names of the labelled prompts' columns."""
+
+    axiom: str = "axiom"
+    safety_label: str = "safety_label"
+    source_dataset: str = "source_dataset"
+    input: str = "input"
+    target: str = "target"
+
+
+class PrepareConfig(Section):
+    """Which rows are trained on, which prompts are measured on, and how both are written down."""
+
+    dataset: str = Field("sample:alignment-healthy", description="sample:NAME, hub id, local or s3:// file")
+    dataset_revision: str | None = None
+    columns: DatasetColumns = DatasetColumns()
+    task: Literal["teacher", "sft_safe"] = Field(
+        "teacher", description="teacher: Prompt -> Instruction generated; sft_safe: last human turn -> accepted answer"
+    )
+    prompts: str = Field("sample:litmus", description="labelled prompts: sample:NAME, hub id, local or s3:// file")
+    prompts_revision: str | None = None
+    prompt_columns: PromptColumns = PromptColumns()
+    prompt_format: Literal["inst", "chat_template"] = "inst"
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    seed: Seed = 42
+    max_length: Annotated[int, Field(ge=8)] = Field(1024, description="tokens of prompt + answer; prompts are cut")
+    max_rows: PositiveInt | None = Field(None, description="read at most so many rows (None = all)")
+    min_rows: PositiveInt = Field(100, description="fewer usable rows than this is an error")
+
+
+class TrainConfig(Section):
+    """QLoRA fine-tuning."""
+
+    epochs: PositiveFloat = 3.0
+    max_steps: PositiveInt | None = Field(250, description="wins over epochs when smaller; None = epochs alone")
+    batch_size: PositiveInt = 4
+    gradient_accumulation: PositiveInt = 2
+    learning_rate: PositiveFloat = 2e-4
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_fraction: Fraction = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: PositiveFloat = 1.0
+    optimizer: Literal["adamw_torch", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw_torch"
+    lora_r: PositiveInt = 16
+    lora_alpha: PositiveInt = 32
+    lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    activation_checkpointing: bool = False
+    logging_steps: PositiveInt = 1
+    eval_steps: PositiveInt | None = Field(None, description="None = evaluation loss at the end only")
+    save_steps: PositiveInt = 25
+    seed: Seed = 42
+
+
+class JudgeConfig(Section):
+    """Who scores the answers (G-Eval)."""
+
+    kind: Literal["none", "local", "endpoint"] = "local"
+    model: str = Field("embedded-judge", description="local: embedded-judge, hub id or folder; endpoint: model name")
+    revision: str | None = None
+    base_url: str | None = Field(None, description="endpoint only; the key comes from JUDGE_API_KEY")
+    max_prompts: PositiveInt = Field(64, description="per class")
+    timeout_s: PositiveFloat = 30.0
+    max_attempts: PositiveInt = 4
+    concurrency: PositiveInt = 4
+    min_digit_mass: Fraction = Field(0.8, description="less probability on the digits 1-5 = a missing score")
+
+    @model_validator(mode="after")
+    def _endpoint_has_url(self) -> JudgeConfig:
+        if self.kind == "endpoint" and not self.base_url:
+            raise ValueError("an endpoint judge needs evaluate.judge.base_url=http(s)://host/v1")
+        return self
+
+
+class EvaluateConfig(Section):
+    """What is measured, on how many prompts, with how many resamples."""
+
+    prompts_per_class: Annotated[int, Field(ge=64)] = 256
+    seed: Seed = 42
+    pooling: Literal["last", "mean"] = "last"
+    layers: Literal["band", "all"] | int = Field("band", description="band = uniform mean over layer_band of the depth")
+    layer_band: tuple[Fraction, Fraction] = (0.4, 0.8)
+    aqi_lambda: Fraction = 0.5
+    resamples: Annotated[int, Field(ge=200)] = 1000
+    batch_tokens: PositiveInt = Field(4096, description="tokens per forward batch; changes speed, not results")
+    max_new_tokens: Annotated[int, Field(ge=8)] = 16
+    responses_per_class: PositiveInt | None = Field(None, description="answers generated per class; None = all prompts")
+    judge: JudgeConfig = JudgeConfig()
+
+
+class AnalyzeConfig(Section):
+    """How the verdict is reached and what it does to the exit code."""
+
+    thresholds: Thresholds = Thresholds()
+    gate: bool = Field(False, description="true: a damaged verdict exits 4, for CI")
+
+
+class ArtifactsConfig(Section):
+    """Where artifacts live; `ARTIFACTS_URI` in the environment wins over this."""
+
+    uri: str = Field("", description="directory, file:// or s3://bucket/prefix; empty = <runtime.output_dir>/artifacts")
+
+
+class DatabaseConfig(Section):
+    """How patiently the database is spoken to; its address is `DATABASE_URL` in the environment."""
+
+    connect_timeout_s: PositiveFloat = 10.0
+    attempts: PositiveInt = 4
+
+
+class RuntimeConfig(Section):
+    """Where and how it runs; never part of a fingerprint."""
+
+    output_dir: str = "output"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: PositiveInt = Field(1, description="CPU threads of torch: more only helps models above some 100 M")
+    offline: bool = Field(False, description="true: the hub is never asked, only its cache")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(Section):
+    """The whole tree."""
+
+    profile: str
+    model: ModelConfig = ModelConfig()
+    environment: EnvironmentConfig = EnvironmentConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    analyze: AnalyzeConfig = AnalyzeConfig()
+    artifacts: ArtifactsConfig = ArtifactsConfig()
+    database: DatabaseConfig = DatabaseConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that ship with the project."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def load_config(profile_or_file: str, overrides: Sequence[str] = ()) -> Config:
+    """Read a profile (or a YAML file), apply `section.field=value` overrides, validate.
+
+    Raises:
+        ConfigError: with every mistake at once, each with its path.
+    """
+    tree = _read_profile(profile_or_file, seen=())
+    problems = list(_apply_overrides(tree, overrides))
+    tree.setdefault("profile", Path(profile_or_file).stem)
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        problems += [_explain(detail) for detail in error.errors(include_url=False)]
+    if problems:
+        lines = "\n".join(f"  - {line}" for line in problems)
+        raise ConfigError(f"the configuration {profile_or_file!r} has {len(problems)} mistake(s):\n{lines}")
+    return config
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping -> {"a.b.c": leaf}; lists and empty mappings are leaves."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{path}."))
+        else:
+            flat[path] = value
+    return flat
+
+
+def valid_keys() -> list[str]:
+    """Every `section.field` an override may name."""
+    return sorted(_field_paths(Config))
+
+
+def _read_profile(profile_or_file: str, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = PROFILES / f"{profile_or_file}.yaml"
+    if profile_or_file not in profile_names():
+        path = Path(profile_or_file)
+        if not path.is_file():
+            known = ", ".join(profile_names())
+            near = difflib.get_close_matches(profile_or_file, profile_names(), n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ConfigError(
+                f"--config {profile_or_file!r} is neither a profile nor a file{hint}; profiles are {known}, "
+                "or give the path of a YAML file"
+            )
+    if path in seen:
+        raise ConfigError(f"{path.name}: `extends` goes in a circle through {', '.join(p.name for p in seen)}")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable YAML: {error}") from error
+    loaded = {} if loaded is None else loaded
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} holds a {type(loaded).__name__}; expected a mapping of sections")
+    parent = loaded.pop("extends", None)
+    if parent is None:
+        return loaded
+    base = _read_profile(str(parent), (*seen, path))
+    base.pop("profile", None)
+    return _merge(base, loaded)
+
+
+def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in top.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+    return base
+
+
+def _apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> Iterator[str]:
+    """Write each override into `tree`; yield what is wrong with the others."""
+    known = set(valid_keys())
+    for override in overrides:
+        key, equals, raw = override.partition("=")
+        if not equals:
+            yield f"{override!r}: expected section.field=value, for example train.max_steps=10"
+            continue
+        if key not in known:
+            yield _unknown_key(key)
+            continue
+        try:
+            value = yaml.safe_load(raw) if raw.strip() else ""
+        except yaml.YAMLError:
+            value = raw
+        *sections, field = key.split(".")
+        node = tree
+        for section in sections:
+            child = node.get(section)
+            if not isinstance(child, dict):
+                child = node[section] = {}
+            node = child
+        node[field] = value
+
+
+def _explain(detail: Mapping[str, Any]) -> str:
+    path = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return _unknown_key(path)
+    return f"{path}: {detail['msg']} (came: {detail.get('input')!r})"
+
+
+def _unknown_key(path: str) -> str:
+    known = valid_keys()
+    near = difflib.get_close_matches(path, [*known, *{key.rpartition(".")[0] for key in known} - {""}], n=1, cutoff=0.5)
+    leaf = path.rpartition(".")[2]
+    if not near:
+        near = [key for key in known if key.rpartition(".")[2] == leaf][:1]
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{path}: no such key{hint}"
+
+
+def _field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _field_paths(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

@@ -1,0 +1,107 @@
+"""Where a result comes from: commit, versions, machine, command. Shown in every manifest and report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+_REQUIREMENTS: Final = REPOSITORY / "docker" / "requirements"
+
+
+def now() -> str:
+    """The present moment in UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Installed version of every direct dependency (`missing` where it is not installed)."""
+    names = direct_requirements()
+    return {name: installed_version(name) or "missing" for name in names}
+
+
+def direct_requirements() -> list[str]:
+    """Names in runtime.in and torch.in, sorted."""
+    names = set()
+    for file in ("runtime.in", "torch.in"):
+        for line in (_REQUIREMENTS / file).read_text(encoding="utf-8").splitlines():
+            match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
+            if match:
+                names.add(match.group().lower())
+    return sorted(names)
+
+
+def installed_version(name: str) -> str | None:
+    """Version of an installed distribution, None when it is absent."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def commit() -> dict[str, Any]:
+    """The commit of the code: from git, or from GIT_COMMIT in an image that carries no repository."""
+    if "GIT_COMMIT" in os.environ:
+        return {"commit": os.environ["GIT_COMMIT"], "dirty": os.environ.get("GIT_DIRTY") == "true"}
+    if shutil.which("git") is None or not (REPOSITORY / ".git").exists():
+        return {"commit": None, "dirty": None}
+    head = _git("rev-parse", "--verify", "-q", "HEAD")
+    return {"commit": head or None, "dirty": bool(_git("status", "--porcelain"))}
+
+
+def _git(*arguments: str) -> str:
+    # safe.directory: a mounted checkout may belong to another user than the one that reads it.
+    command = ["git", "-c", f"safe.directory={REPOSITORY}", "-C", str(REPOSITORY), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+@cache
+def gpus() -> list[dict[str, str]]:
+    """Name, memory and driver of every NVIDIA GPU that the driver lists; empty without a driver."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
+    if done.returncode != 0:
+        return []
+    fields = ("name", "memory", "driver")
+    return [
+        dict(zip(fields, (cell.strip() for cell in line.split(",")), strict=True)) for line in done.stdout.splitlines()
+    ]
+
+
+def describe_machine() -> dict[str, Any]:
+    """Python, operating system, processor and GPUs."""
+    return {
+        "python": platform.python_version(),
+        "os": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "gpus": gpus(),
+    }
+
+
+def collect(started: str, attempt: int) -> dict[str, Any]:
+    """The provenance block of a manifest."""
+    return {
+        **commit(),
+        "image_digest": os.environ.get("IMAGE_DIGEST"),
+        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "packages": package_versions(),
+        "machine": describe_machine(),
+        "started": started,
+        "ended": now(),
+        "attempt": attempt,
+    }

@@ -1,0 +1,104 @@
+"""make bench: time the commands people wait for, as whole processes, and print a Markdown table.
+
+python -m tests.benchmarks [--only help,run,prepare]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+
+from pipeline_common.provenance import commit, installed_version
+from pipeline_common.stages import REPOSITORY, STAGE_NAMES
+
+_MIB_PER_KIB = 1 / 1024
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One command: seconds of wall and CPU (descendants included), MiB of the largest single process."""
+
+    name: str
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+    limit: str
+
+    def row(self) -> str:
+        return f"| {self.name} | {self.wall_s:.2f} | {self.cpu_s:.2f} | {self.peak_mib:.0f} | {self.limit} |"
+
+
+def measure(name: str, limit: str, *command: str) -> Timing:
+    """Run a command to its end; a failure ends the benchmark."""
+    before = time.perf_counter()
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - before
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{name}: exit {process.returncode}\n{errors.decode()}")
+    return Timing(name, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _MIB_PER_KIB, limit)
+
+
+def bench_help() -> list[Timing]:
+    """Cold start: the best of five, since the first one reads the disk."""
+    timings = []
+    for stage in (*STAGE_NAMES, "pipeline"):
+        module = f"jobs.{stage}"
+        tries = [
+            measure(f"`python -m {module} --help`", "0.3 s CPU", sys.executable, "-m", module, "--help")
+            for _ in range(5)
+        ]
+        timings.append(min(tries, key=lambda timing: timing.cpu_s))
+    return timings
+
+
+def bench_run() -> list[Timing]:
+    """`tiny` from nothing, again, and `tiny-harmful` beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = f"runtime.output_dir={folder}/output"
+
+        def pipeline(profile: str) -> tuple[str, ...]:
+            return (sys.executable, "-m", "jobs.pipeline", "--config", profile, output)
+
+        return [
+            measure("`make run`, from nothing", "150 s wall, 2048 MiB", *pipeline("tiny")),
+            measure("`make run`, again", "5 s wall", *pipeline("tiny")),
+            measure("`make run PROFILE=tiny-harmful`, after it", "", *pipeline("tiny-harmful")),
+        ]
+
+
+def bench_prepare() -> list[Timing]:
+    """`prepare` on 50,000 generated rows of the real column shapes."""
+    from tests.benchmarks import bench_prepare as rows
+
+    return rows.bench(50_000)
+
+
+def main() -> None:
+    """Run the groups asked for and print the table."""
+    groups = {"help": bench_help, "run": bench_run, "prepare": bench_prepare}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default=",".join(groups), help="groups to run, joined by commas")
+    wanted = parser.parse_args().only.split(",")
+    timings = [timing for name in wanted for timing in groups[name]()]
+    code = commit()
+    print(
+        f"Commit {str(code['commit'])[:12]}{' (dirty)' if code['dirty'] else ''}, Python {platform.python_version()}, ",
+        end="",
+    )
+    print(f"torch {installed_version('torch')}, {os.cpu_count()} cores, {platform.machine()}.\n")
+    print("| command | wall s | CPU s | peak MiB | at most |\n| --- | --- | --- | --- | --- |")
+    print("\n".join(timing.row() for timing in timings))
+
+
+if __name__ == "__main__":
+    main()

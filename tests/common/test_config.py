@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from pipeline_common.config import flatten, load_config, profile_names, valid_keys
+from pipeline_common.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_loads_under_its_own_name(name):
+    assert load_config(name).profile == name
+
+
+def test_the_four_profiles_of_the_readme_exist():
+    assert profile_names() == ["llama3-8b", "smollm", "tiny", "tiny-harmful"]
+
+
+def test_the_plans_settings_to_the_letter():
+    config = load_config("llama3-8b")
+    assert config.model.base == "meta-llama/Meta-Llama-3-8B-Instruct"
+    assert len(config.model.revision) == 40
+    assert config.model.quantization == "nf4"
+    assert (config.prepare.dataset, config.prepare.prompts) == ("Vaibhaav/alignment-instructions", "hasnat79/litmus")
+    assert (config.prepare.prompt_format, config.prepare.task) == ("inst", "teacher")
+    assert (config.prepare.validation_fraction, config.prepare.seed) == (0.1, 42)
+    assert (config.train.lora_r, config.train.lora_alpha, config.train.lora_dropout) == (16, 32, 0.05)
+    assert (config.train.epochs, config.train.max_steps, config.train.seed) == (3, 250, 42)
+    assert config.evaluate.prompts_per_class >= 64
+
+
+def test_overrides_are_typed():
+    config = load_config(
+        "tiny", ["train.learning_rate=3e-4", "train.max_steps=null", "evaluate.layers=3", "prepare.dataset=a.csv"]
+    )
+    assert config.train.learning_rate == 3e-4
+    assert config.train.max_steps is None
+    assert config.evaluate.layers == 3
+    assert config.prepare.dataset == "a.csv"
+
+
+def test_all_mistakes_are_told_at_once_each_with_its_path():
+    overrides = [
+        "train.lerning_rate=1",
+        "train.learning_rate=-1",
+        "prepare.prompt_format=alpaca",
+        "nonsense",
+        "evaluate.prompts_per_class=10",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        load_config("tiny", overrides)
+    text = str(caught.value)
+    assert "5 mistake(s)" in text
+    for part in (
+        "train.lerning_rate: no such key; did you mean 'train.learning_rate'?",
+        "train.learning_rate: Input should be greater than 0 (came: -1)",
+        "prepare.prompt_format: Input should be 'inst' or 'chat_template' (came: 'alpaca')",
+        "'nonsense': expected section.field=value",
+        "evaluate.prompts_per_class: Input should be greater than or equal to 64 (came: 10)",
+    ):
+        assert part in text
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_profile_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'tiny'"):
+        load_config("tinny")
+
+
+def test_a_file_extends_a_profile_and_is_checked_like_one(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"extends": "tiny", "train": {"max_steps": 7}}))
+    config = load_config(str(path))
+    assert (config.profile, config.train.max_steps, config.train.batch_size) == ("mine", 7, 8)
+    path.write_text(yaml.safe_dump({"extends": "tiny", "trian": {"max_steps": 7}}))
+    with pytest.raises(ConfigError, match="trian: no such key; did you mean 'train"):
+        load_config(str(path))
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "\x00"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError):
+        load_config(str(path))
+
+
+def test_extends_in_a_circle_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"extends: {path}")
+    with pytest.raises(ConfigError, match="circle"):
+        load_config(str(path))
+
+
+def test_an_endpoint_judge_needs_its_address():
+    with pytest.raises(ConfigError, match="base_url"):
+        load_config("tiny", ["evaluate.judge.kind=endpoint"])
+
+
+def test_no_key_could_hold_a_secret():
+    for key in valid_keys():
+        assert not any(word in key for word in ("password", "secret", "token_value", "api_key", "database.url"))
+
+
+def test_flatten():
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [1]}) == {"a.b": 1, "a.c": {}, "d": [1]}

@@ -1,0 +1,200 @@
+"""One stage's attempt, with small runs of our own in the place of the heavy ones."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import pytest
+import sqlalchemy as sa
+
+from pipeline_common import execution
+from pipeline_common.config import load_config
+from pipeline_common.context import Outputs
+from pipeline_common.errors import ConfigError, InputError, TerminatedError, TransientError
+from pipeline_common.stages import plan_run
+from pipeline_common.tables import TABLES
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.delenv("ARTIFACTS_URI", raising=False)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    return execution.open_workplace(load_config("tiny", [f"runtime.output_dir={tmp_path}/out"]))
+
+
+@pytest.fixture
+def plan(place):
+    return plan_run(place.config)
+
+
+def write_one_file(context):
+    (context.files / "environment.json").write_text('{"a": 1}')
+    return Outputs(rows={"experiments": [{"base_commit": "abc", "machine": {}}]}, summary={"n": 1})
+
+
+def stage_rows(place):
+    return place.database.select(sa.select(TABLES["stage_runs"]))
+
+
+def test_a_finished_stage_is_published_recorded_linked_and_cleaned_up(place, plan):
+    planned = plan.stages["environment"]
+    manifest = execution.run_stage(place, plan, planned, write_one_file, force=False)
+    assert place.store.read_manifest(planned.key) == manifest
+    assert {entry.path for entry in manifest.files} == {"environment.json", "logs/stage.log", "rows/experiments.jsonl"}
+    assert manifest.provenance["argv"]
+    assert manifest.provenance["attempt"] == 1
+    assert (place.output / "latest" / "environment" / "environment.json").read_text() == '{"a": 1}'
+    assert not (place.output / "work" / f"environment-{planned.fingerprint}").exists()
+    (row,) = stage_rows(place)
+    assert (row["state"], row["exit_code"], row["artifact"]) == ("done", 0, planned.key)
+    (run,) = place.database.select(sa.select(TABLES["experiments"]))
+    assert (run["run_id"], run["base_commit"]) == (plan.run_id, "abc")
+    record = json.loads(place.store.get_bytes(f"runs/{plan.run_id}/run.json"))
+    assert record["stages"]["environment"] == {"artifact": planned.key, "manifest_sha256": manifest.digest()}
+
+
+def test_a_finished_stage_is_not_run_again_unless_forced(place, plan):
+    calls = []
+
+    def run(context):
+        calls.append(context.attempt)
+        return write_one_file(context)
+
+    for force in (False, False, True):
+        execution.run_stage(place, plan, plan.stages["environment"], run, force=force)
+    assert len(calls) == 2
+
+
+def test_a_cached_stage_gives_another_run_its_rows(place, plan):
+    execution.run_stage(place, plan, plan.stages["environment"], write_one_file, force=False)
+    other = plan_run(place.config, "other")
+    execution.run_stage(place, other, other.stages["environment"], write_one_file, force=False)
+    states = {row["run_id"]: row["state"] for row in stage_rows(place)}
+    assert states == {plan.run_id: "done", "other": "cached"}
+    runs = place.database.select(sa.select(TABLES["experiments"].c.run_id, TABLES["experiments"].c.base_commit))
+    assert {row["run_id"]: row["base_commit"] for row in runs} == {plan.run_id: "abc", "other": "abc"}
+
+
+def test_a_missing_input_names_the_stage_to_run(place, plan):
+    with pytest.raises(InputError, match=r"train needs the artifact environment/.*python -m jobs.environment"):
+        execution.run_stage(place, plan, plan.stages["train"], write_one_file, force=False)
+
+
+def test_a_damaged_input_stops_the_reader(place, plan):
+    execution.run_stage(place, plan, plan.stages["environment"], write_one_file, force=False)
+    path = place.store.root / plan.stages["environment"].key / "environment.json"
+    path.write_text('{"a": 2}')
+    with pytest.raises(InputError, match=r"environment\.json differs from its sha256"):
+        execution.run_stage(place, plan, plan.stages["prepare"], write_one_file, force=False)
+
+
+def test_a_failed_attempt_leaves_its_log_its_row_and_no_artifact(place, plan):
+    planned = plan.stages["environment"]
+
+    def fail(context):
+        (context.files / "half.json").write_text("{")
+        raise InputError("the third row is blue")
+
+    for _ in range(2):
+        with pytest.raises(InputError):
+            execution.run_stage(place, plan, planned, fail, force=False)
+    assert place.store.read_manifest(planned.key) is None
+    log = place.output / "work" / f"environment-{planned.fingerprint}" / "files" / execution.LOG_FILE
+    assert log.read_text().count("the third row is blue") >= 2
+    (row,) = stage_rows(place)
+    assert (row["state"], row["exit_code"], row["attempt"]) == ("failed", 3, 2)
+    assert "blue" in row["message"]
+    manifest = execution.run_stage(place, plan, planned, write_one_file, force=False)
+    assert "half.json" not in {entry.path for entry in manifest.files}
+
+
+def test_why_not_cached_names_the_field(place, plan):
+    execution.run_stage(place, plan, plan.stages["environment"], write_one_file, force=False)
+    other = plan_run(load_config("tiny", ["environment.min_memory_gib=1"]))
+    reason = execution.why_not_cached(place.store, other.stages["environment"])
+    assert reason.endswith("in environment.min_memory_gib: 2.0 -> 1.0")
+    assert "no prepare artifact exists yet" in execution.why_not_cached(place.store, plan.stages["prepare"])
+
+
+def test_sigterm_stops_a_stage_at_once_or_where_it_asks(place, plan):
+    def wait(context):
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        time.sleep(10)
+        raise AssertionError("the signal did not arrive")
+
+    before = time.monotonic()
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(TerminatedError):
+            execution.run_stage(place, plan, plan.stages["environment"], wait, force=False)
+
+        def finish_step(context):
+            with context.stop.deferred():
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert context.stop.requested
+            raise TerminatedError("saved")
+
+        with pytest.raises(TerminatedError, match="saved"):
+            execution.run_stage(place, plan, plan.stages["environment"], finish_step, force=False)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert time.monotonic() - before < 8
+    (row,) = stage_rows(place)
+    assert (row["state"], row["exit_code"]) == ("stopped", 143)
+
+
+def _run_slowly(output, counter):
+    place = execution.open_workplace(load_config("tiny", [f"runtime.output_dir={output}"]))
+    plan = plan_run(place.config)
+
+    def run(context):
+        with counter.get_lock():
+            counter.value += 1
+        time.sleep(0.5)
+        return write_one_file(context)
+
+    execution.run_stage(place, plan, plan.stages["environment"], run, force=False)
+
+
+def test_two_processes_make_an_artifact_once(place):
+    spawn = multiprocessing.get_context("fork")
+    counter = spawn.Value("i", 0)
+    processes = [spawn.Process(target=_run_slowly, args=(place.output, counter)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert counter.value == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), TransientError),
+        (RuntimeError("write failed: No space left on device (os error 28)"), TransientError),
+        (PermissionError(errno.EACCES, "Permission denied"), ConfigError),
+        (OSError(errno.EROFS, "Read-only file system"), ConfigError),
+    ],
+)
+def test_failures_of_the_machine_get_a_persons_words(error, kind):
+    wrapped = ValueError("while saving")
+    wrapped.__cause__ = error
+    assert isinstance(execution.explain(wrapped), kind)
+
+
+def test_other_errors_stay_what_they_are():
+    error = ValueError("x")
+    assert execution.explain(error) is error
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="output_dir"):
+        execution.open_workplace(load_config("tiny", [f"runtime.output_dir={tmp_path}/file"]))

@@ -1,0 +1,75 @@
+"""Which layers, how they are normalised, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jobs.evaluate.metric.indices import UndefinedScore
+from jobs.evaluate.metric.representation import (
+    describe_representation,
+    embed_pair,
+    require_finite,
+    select_layers,
+)
+from pipeline_common.errors import ConfigError, InputError
+
+
+@pytest.mark.parametrize(
+    ("mode", "n_layers", "expected"),
+    [
+        ("band", 4, (2, 3)),  # 2/4 = .5, 3/4 = .75
+        ("band", 5, (2, 3, 4)),  # .4 and .8 are inside
+        ("band", 15, (6, 7, 8, 9, 10, 11, 12)),
+        ("band", 32, tuple(range(13, 26))),  # 12.8 ... 25.6
+        ("band", 1, (1,)),
+        ("band", 2, (1,)),
+        ("all", 3, (1, 2, 3)),
+        (0, 3, (0,)),
+        (3, 3, (3,)),
+    ],
+)
+def test_selected_layers(mode, n_layers, expected):
+    assert select_layers(mode, n_layers) == expected
+
+
+@pytest.mark.parametrize("layer", [-1, 4])
+def test_a_layer_that_does_not_exist_is_refused(layer):
+    with pytest.raises(ConfigError, match=r"layers 0 \(embeddings\) to 3"):
+        select_layers(layer, 3)
+
+
+def test_the_description_names_the_layers():
+    assert "layers 2-3 of 4" in describe_representation("band", 4)
+    assert describe_representation(2, 4).startswith("layer 2 of 4")
+
+
+def test_every_layer_weighs_the_same_and_both_models_share_the_base_s_scale():
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal((40, 3, 6)).astype(np.float32)
+    base[:, 2] = base[:, 2] * 1000 + 5e3  # late layers are larger
+    tuned = base * np.float32(2.0)
+    for layer in (1, 2):
+        in_base, in_tuned = embed_pair(base, tuned, (layer,))
+        assert np.mean(np.sum(in_base.values**2, axis=1)) == pytest.approx(1.0, rel=1e-6)
+        spread = in_tuned.values - in_tuned.values.mean(axis=0)
+        assert np.mean(np.sum(spread**2, axis=1)) == pytest.approx(4.0, rel=1e-3)
+    both = embed_pair(base, tuned, (1, 2))[0].values
+    alone = [embed_pair(base, tuned, (layer,))[0].values for layer in (1, 2)]
+    np.testing.assert_allclose(both, (alone[0] + alone[1]) / 2)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1234567])
+def test_a_layer_equal_for_all_prompts_is_undefined(value):
+    base = np.random.default_rng(0).standard_normal((10, 2, 4)).astype(np.float32)
+    base[:, 0] = value
+    with pytest.raises(UndefinedScore, match="layer 0 is the same for every prompt"):
+        embed_pair(base, base, (0,))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_is_named_by_model_prompt_and_layer(bad):
+    activations = np.zeros((4, 3, 5), dtype=np.float32)
+    activations[2, 1, 4] = bad
+    with pytest.raises(InputError, match=r"tuned activations: .* prompt 2 \(p-c\), layer 1 \(1 of 12"):
+        require_finite(activations, ["p-a", "p-b", "p-c", "p-d"], "tuned")

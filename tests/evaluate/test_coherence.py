@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from jobs.evaluate.coherence import (
+    coherent_share,
+    collect_words,
+    find_loops,
+    measure_coherence,
+    split_words,
+    whole_word_tokens,
+)
+
+KNOWN = collect_words(["Take the lamp, don't wait.", "one two three four five six"])
+
+
+def test_words():
+    assert split_words("Don’t PANIC: café_2 o'clock!") == ["don't", "panic", "café", "o'clock"]
+    assert whole_word_tokens(["Ġhello", "▁Welt", "ing", "Ġ", "Ġa1", "Ġdon't"]) == {"hello", "welt", "don't"}
+
+
+@pytest.mark.parametrize(
+    ("text", "finished", "share"),
+    [
+        ("Take the lamp.", True, 1.0),
+        ("Take thelamp wiat.", True, 1 / 3),
+        ("take the lam", False, 1.0),  # the last word of a cut answer is left out
+        ("take the lam", True, 2 / 3),
+        ("take the lamp.", False, 1.0),  # a cut right behind a sentence leaves a whole word
+        ("", True, 0.0),
+        ("12 34!", True, 0.0),
+        # The runs that end at words 4 and 5 are new; from the sixth word on they come again.
+        ("one two one two one two one two one two.", True, 5 / 10),
+    ],
+)
+def test_share_by_hand(text, finished, share):
+    assert coherent_share([(text, finished)], KNOWN) == pytest.approx(share)
+
+
+def test_loops_by_hand():
+    assert find_loops(["the", "the", "the", "the", "the", "the"]) == [False] * 4 + [True] * 2
+    # one two one two | one: "two one two one" is new; two: "one two one two" was there.
+    assert find_loops(["one", "two"] * 4) == [False] * 5 + [True] * 3
+    assert not any(find_loops(["one", "two", "three", "four", "five", "six", "one", "two", "three", "five"]))
+
+
+def test_share_is_pooled_over_words():
+    assert coherent_share([("take the lamp", True), ("xyz", True)], KNOWN) == pytest.approx(3 / 4)
+    assert coherent_share([], KNOWN) is None
+    assert coherent_share([("lam", False)], KNOWN) is None
+
+
+def test_both_models_are_compared_on_one_definition():
+    found = measure_coherence({"base": [("take the lamp", True)], "tuned": [("xyz", True)]}, KNOWN, "its own words")
+    assert (found.n, found.base, found.tuned) == (1, 1.0, 0.0)
+    assert "its own words" in found.definition

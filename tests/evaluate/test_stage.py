@@ -1,0 +1,229 @@
+"""The whole stage on a small model that refuses, with real stores; only the model is small."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from pipeline_common.config import load_config
+from pipeline_common.errors import InputError
+from pipeline_common.measures import Measures
+from tests.evaluate.made_models import LAYERS, WIDTH, build_adapter, labelled_prompts, publish_inputs
+
+FILES = (
+    "measures.json",
+    "activations_base.safetensors",
+    "activations_tuned.safetensors",
+    "embeddings.safetensors",
+    "prompts.jsonl",
+    "responses.jsonl",
+)
+
+
+class Workshop:
+    """Runs the stage in folders of its own."""
+
+    def __init__(self, base: Path, adapter: Path, folder: Path) -> None:
+        self.base, self.adapter, self.folder = base, adapter, folder
+
+    def evaluate(
+        self, name: str, *overrides: str, adapter: Path | None = None, judge: bool = False, prompts: Any = None
+    ) -> Path:
+        from jobs.evaluate.stage import run
+        from pipeline_common.execution import run_stage
+
+        settings = [
+            f"model.base={self.base}",
+            "model.quantization=none",
+            f"runtime.output_dir={self.folder / name}",
+            "evaluate.prompts_per_class=64",
+            "evaluate.resamples=200",
+            "evaluate.max_new_tokens=12",
+            *([f"evaluate.judge.model={self.base}"] if judge else ["evaluate.judge.kind=none"]),
+            *overrides,
+        ]
+        config = load_config("tiny", settings)
+        place, plan = publish_inputs(
+            config,
+            self.base,
+            adapter or self.adapter,
+            judge=self.base if judge else None,
+            prompts=labelled_prompts() if prompts is None else prompts,
+        )
+        manifest = run_stage(place, plan, plan.stages["evaluate"], run, force=False)
+        return place.store.locate(manifest)
+
+
+@pytest.fixture(scope="module")
+def workshop(base_folder: Path, adapter_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(base_folder, adapter_folder, tmp_path_factory.mktemp("stage"))
+
+
+@pytest.fixture(scope="module")
+def finished(workshop: Workshop) -> Path:
+    return workshop.evaluate("first", "evaluate.judge.min_digit_mass=0", "evaluate.judge.max_prompts=10", judge=True)
+
+
+def read_measures(folder: Path) -> Measures:
+    return Measures.model_validate_json((folder / "measures.json").read_text(encoding="utf-8"))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_measures(finished):
+    measures = read_measures(finished)
+    assert (measures.n_safe, measures.n_unsafe) == (64, 64)
+    assert [score.name for score in measures.geometry] == [
+        "pooled",
+        "mean of axioms",
+        "Justice",
+        "Peace",
+        "0",
+        "1",
+        "2",
+        "3",
+    ]
+    # The last prompt token is "]" for every prompt, so its embedding separates nothing.
+    assert [score.status for score in measures.geometry] == ["ok"] * 4 + ["undefined"] + ["ok"] * 3
+    unsafe, safe = measures.rates
+    assert (unsafe.name, unsafe.n, safe.name, safe.n) == ("refusal_unsafe", 64, "over_refusal_safe", 64)
+    assert unsafe.base > 0.9
+    assert safe.base < 0.1
+    assert measures.refusal_gap is not None
+    assert measures.refusal_gap.base > 2
+    assert "of the base model's" in measures.refusal_gap_note
+    assert measures.coherence.n == 128
+    assert measures.coherence.base is not None
+    assert measures.representation.startswith("last prompt token; layer 2 of 3")
+    assert measures.degradations == ()
+
+
+def test_the_judge_is_paired_and_its_bias_is_shown(finished):
+    judgement = read_measures(finished).judgement
+    assert judgement.status == "measured"
+    assert "BIAS" in judgement.note
+    assert {score.criterion: score.n for score in judgement.scores} == {
+        "harmlessness": 10,
+        "refusal_quality": 10,
+        "helpfulness": 10,
+        "honesty": 20,
+        "coherence": 20,
+    }
+    judged = [row for row in read_lines(finished / "responses.jsonl") if row["judge_scores"]]
+    assert len(judged) == 2 * 20
+    assert all(0 <= score["score"] <= 1 for row in judged for score in row["judge_scores"].values())
+
+
+def test_tensors_prompts_and_responses_share_one_order(finished):
+    ids = [row["prompt_id"] for row in read_lines(finished / "prompts.jsonl")]
+    assert ids == sorted(ids)
+    for role in ("base", "tuned"):
+        with safe_open(finished / f"activations_{role}.safetensors", framework="np") as stored:
+            assert stored.get_tensor("activations").shape == (128, LAYERS + 1, WIDTH)
+            assert json.loads(stored.metadata()["facts"])["prompt_ids"] == ids
+    embedded = load_file(finished / "embeddings.safetensors")
+    assert {name: tensor.shape for name, tensor in embedded.items()} == {"base": (128, WIDTH), "tuned": (128, WIDTH)}
+    responses = read_lines(finished / "responses.jsonl")
+    assert [(row["prompt_id"], row["model_role"]) for row in responses] == [
+        (i, r) for i in ids for r in ("base", "tuned")
+    ]
+    refused = Counter((row["model_role"], row["safety_label"]) for row in responses if row["refused"])
+    unsafe = read_measures(finished).rates[0]
+    assert refused["base", "unsafe"] == round(64 * unsafe.base)
+    gap = read_measures(finished).refusal_gap
+    odds = {
+        label: np.mean(
+            [r["refusal_log_odds"] for r in responses if r["model_role"] == "base" and r["safety_label"] == label]
+        )
+        for label in ("safe", "unsafe")
+    }
+    assert gap is not None
+    assert gap.base == pytest.approx(odds["unsafe"] - odds["safe"])
+
+
+def test_rows_reach_the_database(finished):
+    assert len(read_lines(finished / "rows" / "model_responses.jsonl")) == 256
+    assert len(read_lines(finished / "rows" / "aqi_scores.jsonl")) == 8
+
+
+def test_the_same_bytes_again_and_whatever_the_order_of_the_prompts(workshop, finished):
+    again = workshop.evaluate(
+        "again",
+        "evaluate.judge.min_digit_mass=0",
+        "evaluate.judge.max_prompts=10",
+        judge=True,
+        prompts=labelled_prompts()[::-1],
+    )
+    for name in FILES:
+        assert (again / name).read_bytes() == (finished / name).read_bytes(), name
+
+
+def test_part_of_the_prompts_answered_and_no_judge(workshop):
+    folder = workshop.evaluate(
+        "part", "evaluate.responses_per_class=20", "evaluate.pooling=mean", "evaluate.layers=all"
+    )
+    measures = read_measures(folder)
+    assert [rate.n for rate in measures.rates] == [20, 20]
+    assert measures.refusal_gap is not None
+    assert (measures.refusal_gap.n_safe, measures.refusal_gap.n_unsafe) == (64, 64)
+    assert len(read_lines(folder / "responses.jsonl")) == 80
+    assert measures.judgement.status == "not_measured"
+    assert "evaluate.judge.kind=none" in measures.judgement.note
+    assert measures.geometry[4].status == "ok"  # mean pooling sees words already in the embeddings
+
+
+def test_an_endpoint_that_is_away_costs_the_judgement_only(workshop):
+    folder = workshop.evaluate(
+        "away",
+        "evaluate.judge.kind=endpoint",
+        "evaluate.judge.base_url=http://127.0.0.1:9/v1",
+        "evaluate.judge.model=some-judge",
+        "evaluate.judge.max_attempts=1",
+    )
+    measures = read_measures(folder)
+    assert measures.judgement.status == "not_measured"
+    assert "http://127.0.0.1:9/v1/chat/completions is unreachable" in measures.judgement.note
+    assert [found.name for found in measures.degradations] == ["judge unreachable"]
+    assert measures.rates[0].n == 64
+
+
+def test_models_that_refuse_nothing_have_no_gap(base_folder, adapter_folder, tmp_path):
+    """Every prompt is one that the small model helps with, whatever its label says."""
+    safe = [row for row in labelled_prompts(240) if row["safety_label"] == "safe"]
+    prompts = [{**row, "safety_label": "unsafe" if place % 2 else "safe"} for place, row in enumerate(safe)]
+    folder = Workshop(base_folder, adapter_folder, tmp_path).evaluate("helpful", prompts=prompts)
+    measures = read_measures(folder)
+    assert measures.refusal_gap is None
+    assert "together refused" in measures.refusal_gap_note
+    assert {row["refusal_log_odds"] for row in read_lines(folder / "responses.jsonl")} == {None}
+
+
+def test_nan_names_the_prompt_and_the_layer(base_folder, tmp_path):
+    adapter = build_adapter(base_folder, tmp_path / "adapter")
+    path = adapter / "adapter_model.safetensors"
+    weights = load_file(path)
+    broken = next(name for name in weights if "layers.1" in name and "lora_B" in name)
+    save_file({**weights, broken: np.full_like(weights[broken], np.nan)}, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"tuned activations: NaN or infinity at prompt 0 \(prompt-\d+\), layer 2"):
+        Workshop(base_folder, adapter, tmp_path).evaluate("nan")
+
+
+def test_an_unscorable_layer_is_an_error(workshop):
+    with pytest.raises(InputError, match=r"evaluate.layers=0 .* the same for every prompt.*choose other layers"):
+        workshop.evaluate("constant", "evaluate.layers=0")
+
+
+def test_too_few_prompts_leave_nothing_behind(workshop):
+    prompts = [row for row in labelled_prompts() if row["safety_label"] == "safe"] + labelled_prompts()[-10:]
+    with pytest.raises(InputError, match="96 safe, 10 unsafe"):
+        workshop.evaluate("few", prompts=prompts)
+    assert not list((workshop.folder / "few" / "artifacts").glob("evaluate/*/manifest.json"))

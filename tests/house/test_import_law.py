@@ -1,0 +1,96 @@
+"""Who may import whom, read from the code itself; and what is loaded before a mistake is answered."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline_common.stages import REPOSITORY, STAGE_NAMES
+
+HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate"}
+# Rooms where model libraries may be named at all; prepare names only `datasets`, to read the hub.
+HEAVY_ROOMS = ("pipeline_common/gpu/", "jobs/train/", "jobs/evaluate/", "jobs/environment/", "jobs/prepare/hub")
+CODE = sorted(path for room in ("jobs", "pipeline_common") for path in (REPOSITORY / room).rglob("*.py"))
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module or "")
+    return names
+
+
+def test_the_walk_sees_the_whole_house():
+    rooms = {path.relative_to(REPOSITORY).parts[:2] for path in CODE}
+    assert len(CODE) > 50
+    assert {("jobs", name) for name in (*STAGE_NAMES, "pipeline")} <= rooms
+
+
+def test_common_code_never_imports_jobs():
+    guilty = [
+        str(path)
+        for path in CODE
+        if "pipeline_common" in path.parts and any(name.split(".")[0] == "jobs" for name in imports(path))
+    ]
+    assert guilty == []
+
+
+def test_no_stage_imports_another():
+    guilty = []
+    for path in CODE:
+        parts = path.relative_to(REPOSITORY).parts
+        if parts[0] == "jobs" and len(parts) > 2:
+            others = {name.split(".")[1] for name in imports(path) if name.startswith("jobs.")} - {parts[1]}
+            guilty += [f"{path}: {other}" for other in others]
+    assert guilty == []
+
+
+def test_model_libraries_stay_in_their_rooms():
+    guilty = [
+        f"{path.relative_to(REPOSITORY)}: {name}"
+        for path in CODE
+        for name in imports(path)
+        if name.split(".")[0] in HEAVY and not path.relative_to(REPOSITORY).as_posix().startswith(HEAVY_ROOMS)
+    ]
+    assert guilty == []
+
+
+def test_rooms_have_names_that_say_something():
+    vague = {"utils", "helpers", "manager", "misc", "common"}
+    assert [path for path in CODE if path.stem in vague] == []
+
+
+@pytest.mark.parametrize("stage", [*STAGE_NAMES, "pipeline"])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["--config", "tiny", "train.learning_rate=-1"], 2),
+        (["--config", "tiny", "--dry-run"], 0),
+        (["--config", "tiny", "prepare.dataset=./missing.csv"], 3),
+    ],
+    ids=["help", "bad value", "dry run", "missing file"],
+)
+def test_help_mistakes_and_dry_runs_load_no_model_library(stage, arguments, code):
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{stage}', *{arguments!r}]\n"
+        "try:\n"
+        f"    runpy.run_module('jobs.{stage}', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as stop:\n"
+        f"    loaded = sorted({HEAVY!r} & set(sys.modules))\n"
+        "    print('CODE', stop.code or 0, 'LOADED', loaded, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.stderr.splitlines()[-1] == f"CODE {code} LOADED []", done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,171 @@
+"""The five stages from nothing to the report, on both sample sets."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+from conftest import finish, start
+
+from pipeline_common.manifest import parse_manifest
+from pipeline_common.stages import REPOSITORY, STAGE_NAMES, STAGES
+
+PLAN_TABLES = ("experiments", "training_metrics", "aqi_scores", "model_responses", "evaluation_summary")
+
+
+def artifact_of(output: Path, run_id: str, stage: str) -> Path:
+    record = json.loads((output / "artifacts" / "runs" / run_id / "run.json").read_text())
+    return output / "artifacts" / record["stages"][stage]["artifact"]
+
+
+def run_ids(output: Path) -> dict[str, str]:
+    with sqlite3.connect(output / "centralized.db") as database:
+        return dict(database.execute("SELECT profile, run_id FROM experiments").fetchall())
+
+
+def verdict(output: Path, profile: str) -> dict:
+    return json.loads((artifact_of(output, run_ids(output)[profile], "analyze") / "summary.json").read_text())
+
+
+def test_a_fine_tune_that_keeps_the_refusals_is_not_reported_as_damaged(walks):
+    summary = verdict(walks.tiny.output, "tiny")
+    assert summary["verdict"] == "no damage found", summary
+    assert "Verdict: no damage found" in walks.tiny.stdout
+
+
+def test_a_fine_tune_that_complies_with_everything_is_reported_as_damaged(walks):
+    summary = verdict(walks.tiny.output, "tiny-harmful")
+    assert summary["verdict"] == "damaged", summary
+    assert "Verdict: damaged" in walks.harmful.stdout
+    failed = {signal["name"] for signal in summary["signals"] if signal["status"] == "fail"}
+    assert {"refusal_unsafe", "refusal_gap", "geometry"} <= failed
+
+
+def test_the_embedded_base_helps_and_refuses(walks):
+    folder = artifact_of(walks.tiny.output, run_ids(walks.tiny.output)["tiny"], "evaluate")
+    rates = {rate["name"]: rate for rate in json.loads((folder / "measures.json").read_text())["rates"]}
+    assert rates["refusal_unsafe"]["base"] >= 0.95
+    assert rates["over_refusal_safe"]["base"] <= 0.07
+    assert rates["refusal_unsafe"]["n"] == rates["over_refusal_safe"]["n"] == 256
+
+
+def test_every_stage_leaves_what_it_promises_with_its_log_and_provenance(walks):
+    run_id = run_ids(walks.tiny.output)["tiny"]
+    for stage in STAGES:
+        folder = artifact_of(walks.tiny.output, run_id, stage.name)
+        for name in stage.outputs:
+            assert (folder / name).exists(), f"{stage.name} promised {name}"
+        manifest = parse_manifest((folder / "manifest.json").read_bytes(), stage.name)
+        listed = {entry.path for entry in manifest.files}
+        assert listed == {
+            path.relative_to(folder).as_posix()
+            for path in folder.rglob("*")
+            if path.is_file() and path.name != "manifest.json"
+        }
+        assert "logs/stage.log" in listed
+        assert set(manifest.inputs) == {entry.stage for entry in stage.inputs}
+        assert {"commit", "packages", "machine", "started", "ended", "argv"} <= set(manifest.provenance)
+
+
+def test_nothing_pickled_and_no_machine_path_is_published(walks):
+    for path in (walks.tiny.output / "artifacts").rglob("*"):
+        assert path.suffix not in {".bin", ".pt", ".pth", ".pkl", ".npz"}, path
+    adapter = artifact_of(walks.tiny.output, run_ids(walks.tiny.output)["tiny"], "train") / "adapter"
+    assert str(walks.tiny.output) not in (adapter / "adapter_config.json").read_text()
+
+
+def test_the_database_has_rows_in_all_five_tables_for_both_runs(walks):
+    with sqlite3.connect(walks.tiny.output / "centralized.db") as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        for run_id in run_ids(walks.tiny.output).values():
+            for table in PLAN_TABLES:
+                (count,) = database.execute(f"SELECT count(*) FROM {table} WHERE run_id = ?", (run_id,)).fetchone()
+                assert count > 0, f"{table} has no row of {run_id}"
+            stages = dict(
+                database.execute("SELECT stage, state FROM stage_runs WHERE run_id = ?", (run_id,)).fetchall()
+            )
+            assert set(stages) == set(STAGE_NAMES)
+            assert set(stages.values()) <= {"done", "cached"}
+        steps = database.execute(
+            "SELECT count(*) FROM training_metrics WHERE split = 'train' AND run_id = ?",
+            (run_ids(walks.tiny.output)["tiny"],),
+        ).fetchone()
+        assert steps == (60,)
+
+
+def test_the_second_profile_reuses_what_does_not_depend_on_it(walks):
+    assert re.search(r"^pipeline +cached: environment/", walks.harmful.stderr, re.MULTILINE)
+
+
+def test_two_runs_from_scratch_are_the_same_to_the_byte(walks):
+    first, second = walks.tiny, walks.again_from_scratch
+    run_id = run_ids(second.output)["tiny"]
+    compared = 0
+    for stage, names in {
+        "prepare": ["train.parquet", "validation.parquet", "prompts.parquet", "data_card.json"],
+        "train": ["adapter/adapter_model.safetensors", "adapter/adapter_config.json"],
+        "evaluate": [
+            "measures.json",
+            "activations_base.safetensors",
+            "activations_tuned.safetensors",
+            "responses.jsonl",
+        ],
+        "analyze": ["summary.json"],
+    }.items():
+        for name in names:
+            left = artifact_of(first.output, run_id, stage) / name
+            right = artifact_of(second.output, run_id, stage) / name
+            assert left.read_bytes() == right.read_bytes(), f"{stage}/{name}"
+            compared += 1
+    for model in ("base_model", "judge_model"):
+        (left,), (right,) = (
+            (output / "artifacts" / model).glob("*/model.safetensors") for output in (first.output, second.output)
+        )
+        assert left.read_bytes() == right.read_bytes(), model
+        compared += 1
+    assert compared == 13
+
+
+def test_running_again_finds_everything_and_says_so(walks):
+    again = finish(start(walks.tiny.output, "tiny"), walks.tiny.output)
+    assert again.code == 0, again.stderr
+    for stage in STAGE_NAMES:
+        assert re.search(rf"^pipeline +cached: {stage}/[0-9a-f]+, made 20\S+ by run tiny-", again.stderr, re.MULTILINE)
+    assert "Verdict: no damage found" in again.stdout
+
+
+def test_explain_names_the_field_that_differs(walks):
+    asked = finish(start(walks.tiny.output, "tiny", "evaluate.max_new_tokens=12", "--explain"), walks.tiny.output)
+    assert asked.code == 0, asked.stderr
+    lines = dict(line.split(": ", 1) for line in asked.stdout.splitlines())
+    assert [name for name in STAGE_NAMES if lines[name].startswith("cached")] == ["environment", "prepare", "train"]
+    for name in ("evaluate", "analyze"):
+        assert lines[name].endswith("in evaluate.max_new_tokens: 16 -> 12")
+
+
+def test_a_damaged_artifact_is_named_and_made_again_by_its_own_stage(walks):
+    """Last of this file: it damages the second walk's report."""
+    output = walks.again_from_scratch.output
+    report = artifact_of(output, run_ids(output)["tiny"], "analyze") / "report.md"
+    good = report.read_bytes()
+    report.write_bytes(good[:-10])
+    again = finish(start(output, "tiny"), output)
+    assert again.code == 0, again.stderr
+    assert "report.md has" in again.stderr
+    assert report.exists()
+
+
+def test_gate_exits_4_on_damage(walks):
+    gated = finish(start(walks.tiny.output, "tiny-harmful", "analyze.gate=true"), walks.tiny.output)
+    assert gated.code == 4, gated.stderr
+    assert "Verdict: damaged" in gated.stdout
+
+
+@pytest.mark.parametrize("word", [str(REPOSITORY), "Traceback"])
+def test_the_console_stays_quiet(walks, word):
+    for walk in (walks.tiny, walks.harmful):
+        assert word not in walk.stderr
+        assert len(walk.stderr.splitlines()) < 80, walk.stderr

@@ -1,0 +1,106 @@
+"""Real processes, really stopped: SIGKILL, SIGTERM, and a machine without a 4-bit kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.train.checkpoints import MARKER
+from pipeline_common.stages import REPOSITORY
+from tests.train.conftest import Finished, Prepared
+from tests.train.test_stage import comparable_rows, facts_of
+
+# Long enough that the process is still training when the signal arrives.
+LONG = ("train.max_steps=100", "train.epochs=20", "train.save_steps=5", "train.eval_steps=20")
+DEADLINE_S = 240.0
+
+
+def start(prepared: Prepared, *, stub: Path | None = None) -> subprocess.Popen[str]:
+    paths = [str(path) for path in (stub, REPOSITORY, os.environ.get("PYTHONPATH")) if path]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-m", "jobs.train", "--config", "tiny", *prepared.overrides]
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def signal_after(process: subprocess.Popen[str], path: Path, number: signal.Signals) -> str:
+    """Send a signal as soon as `path` exists; the process's stderr."""
+    until = time.monotonic() + DEADLINE_S
+    while not path.exists():
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            pytest.fail(f"{path.name} never appeared: {process.communicate()[1]}")
+        time.sleep(0.002)
+    process.send_signal(number)
+    return process.communicate(timeout=DEADLINE_S)[1]
+
+
+@pytest.fixture(scope="module")
+def long_run(prepare_run: Callable[..., Prepared]) -> Finished:
+    return prepare_run(*LONG).train()
+
+
+def test_sigkill_and_an_unfinished_checkpoint_change_nothing(
+    prepare_run: Callable[..., Prepared], long_run: Finished
+) -> None:
+    prepared = prepare_run(*LONG)
+    process = start(prepared)
+    signal_after(process, prepared.checkpoints / "checkpoint-30" / MARKER, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    # As if the kill had come while a later checkpoint was being written.
+    (prepared.checkpoints / "checkpoint-95").mkdir()
+    (prepared.checkpoints / "checkpoint-95" / "adapter_model.safetensors").write_bytes(b"half")
+
+    resumed = prepared.train()
+    step = facts_of(resumed)["resumed_from_step"]
+    assert 30 <= step < 100
+    assert step % 5 == 0
+    assert resumed.adapter_digests() == long_run.adapter_digests()
+    assert comparable_rows(resumed) == comparable_rows(long_run)
+    assert facts_of(resumed)["trained_tokens"] == facts_of(long_run)["trained_tokens"]
+    assert [row["step"] for row in comparable_rows(resumed) if row["split"] == "train"] == list(range(1, 101))
+
+
+def test_sigterm_saves_exits_143_and_resumes_to_the_same_bytes(
+    prepare_run: Callable[..., Prepared], long_run: Finished
+) -> None:
+    prepared = prepare_run(*LONG)
+    process = start(prepared)
+    message = signal_after(process, prepared.checkpoints / "checkpoint-10" / MARKER, signal.SIGTERM)
+    assert process.returncode == 143, message
+    assert "stopped by SIGTERM after step" in message
+    assert "Traceback" not in message
+
+    resumed = prepared.train()
+    step = facts_of(resumed)["resumed_from_step"]
+    assert f"after step {step} of 100" in message
+    assert resumed.adapter_digests() == long_run.adapter_digests()
+    assert comparable_rows(resumed) == comparable_rows(long_run)
+
+
+def test_a_broken_bitsandbytes_means_lora_without_quantisation_and_says_so(
+    prepare_run: Callable[..., Prepared], tmp_path: Path
+) -> None:
+    stub = tmp_path / "stub" / "bitsandbytes"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").write_text('raise ImportError("libbitsandbytes_cpu.so: cannot open shared object file")\n')
+    prepared = prepare_run("train.max_steps=2", "train.optimizer=paged_adamw_8bit")
+    process = start(prepared, stub=stub.parent)
+    console = process.communicate(timeout=DEADLINE_S)[1]
+    assert process.returncode == 0, console
+    assert "degraded: no 4-bit kernel: bitsandbytes cannot be imported" in console
+
+    manifest = prepared.place.store.read_manifest(prepared.planned.key)
+    assert [entry.name for entry in manifest.degradations] == ["no 4-bit kernel", "no paged optimizer"]
+    facts = json.loads((prepared.place.store.locate(manifest) / "train.json").read_text())
+    assert (facts["quantization"], facts["quantization_requested"]) == ("none", "nf4")
+    assert facts["optimizer"] == "adamw_torch"
