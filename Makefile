@@ -31,7 +31,7 @@ check: setup ## format, lint, docstrings, types
 	@$(py) -m mypy
 
 bench: setup ## time the commands people wait for; see tests/benchmarks/README.md
-	@$(py) -m tests.benchmarks
+	@$(py) -m tests.benchmarks $(ARGS)
 
 lock: setup ## compile the lock from docker/requirements/*.in
 	@UV=$(CURDIR)/$(venv)/bin/uv docker/requirements/lock.sh

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import gc
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
-import pyarrow as pa
+from typing import Any
 
 from jobs.prepare.categories import categorize
 from jobs.prepare.matching import KnownTexts, exact_key
 from jobs.prepare.reading import Batch, Source, read_batches, require_columns
+from jobs.prepare.row_files import open_spool, record_batch
 from jobs.prepare.tasks import Example, Role, make_example, task_columns
 from jobs.prepare.truncation import EncodedRow, encode_rows, find_frame
 from pipeline_common.config import PrepareConfig
 from pipeline_common.errors import InputError
 from pipeline_common.progress import track
 from pipeline_common.prompts import render_text
-
-ROW_SCHEMA: Final = pa.schema(
-    [
-        ("row_id", pa.string()),
-        ("prompt", pa.string()),
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        ("answer", pa.string()),
-        ("text", pa.string()),
-        ("input_ids", pa.list_(pa.int32())),
-        ("prompt_length", pa.int32()),
-        ("truncated", pa.bool_()),
-        ("safety_category", pa.string()),
-    ]
-)
 
 
 @dataclass
@@ -150,7 +132,7 @@ def prepare_rows(
     total = source.file.row_count
     if total is not None and config.max_rows is not None:
         total = min(total, config.max_rows)
-    with track("preparing rows", total or 0) as advance, open_spool(spool) as write:
+    with track("preparing rows", total or 0) as advance, open_spool(spool) as write, without_cycle_collection():
         for batch in read_batches(source, list(columns.values()), config.max_rows):
             counts.read += len(batch) + batch.unreadable
             counts.unreadable += batch.unreadable
@@ -192,7 +174,7 @@ def prepare_rows(
                 texts = [
                     render_text(tokenizer, example.turns, example.answer, config.prompt_format) for example in examples
                 ]
-                write(_record_batch(numbers, examples, texts, ids, categories))
+                write(record_batch(numbers, examples, texts, ids, categories))
             advance(counts.read)
     counts.unique_prompts = len(prompts_seen)
     counts.unique_answers = len(answers_seen)
@@ -201,24 +183,15 @@ def prepare_rows(
 
 
 @contextmanager
-def open_spool(path: Path) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """Write batches to an Arrow stream while the caller makes the next one."""
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with (
-        pa.OSFile(str(path), "wb") as sink,
-        pa.ipc.new_stream(sink, ROW_SCHEMA, options=options) as writer,
-        ThreadPoolExecutor(max_workers=1) as thread,
-    ):
-        pending: deque[Future[None]] = deque()
-
-        def write(batch: pa.RecordBatch) -> None:
-            while pending:
-                pending.popleft().result()
-            pending.append(thread.submit(writer.write_batch, batch))
-
-        yield write
-        while pending:
-            pending.popleft().result()
+def without_cycle_collection() -> Iterator[None]:
+    """Keep Python's cycle collector from walking millions of token ids again and again: nothing here makes cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _examples(
@@ -242,41 +215,6 @@ def _count(result: PreparedRows, examples: Sequence[Example], encoded: Sequence[
     result.lengths.prompt += [ids.prompt_tokens for ids in encoded]
     result.lengths.answer += [len(ids.answer_ids) for ids in encoded]
     result.lengths.row += [len(ids.prompt_ids) + len(ids.answer_ids) for ids in encoded]
-
-
-def _record_batch(
-    numbers: Sequence[int],
-    examples: Sequence[Example],
-    texts: Sequence[str],
-    encoded: Sequence[EncodedRow],
-    categories: Sequence[str],
-) -> pa.RecordBatch:
-    turns = [turn for example in examples for turn in example.turns]
-    messages = pa.StructArray.from_arrays(
-        [pa.array([turn.role for turn in turns], pa.string()), pa.array([turn.content for turn in turns], pa.string())],
-        names=["role", "content"],
-    )
-    lengths = np.array([len(ids.prompt_ids) + len(ids.answer_ids) for ids in encoded])
-    flat = chain.from_iterable(chain(ids.prompt_ids, ids.answer_ids) for ids in encoded)
-    input_ids = np.fromiter(flat, np.int32, count=int(lengths.sum()))
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array([f"row-{number:06d}" for number in numbers], pa.string()),
-            pa.array([example.prompt for example in examples], pa.string()),
-            pa.ListArray.from_arrays(_offsets(np.array([len(example.turns) for example in examples])), messages),
-            pa.array([example.answer for example in examples], pa.string()),
-            pa.array(texts, pa.string()),
-            pa.ListArray.from_arrays(_offsets(lengths), pa.array(input_ids)),
-            pa.array([len(ids.prompt_ids) for ids in encoded], pa.int32()),
-            pa.array([ids.truncated for ids in encoded], pa.bool_()),
-            pa.array(categories, pa.string()),
-        ],
-        schema=ROW_SCHEMA,
-    )
-
-
-def _offsets(lengths: Any) -> pa.Array:
-    return pa.array(np.concatenate(([0], np.cumsum(lengths))), pa.int32())
 
 
 def _check_rows(

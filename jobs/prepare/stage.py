@@ -9,15 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.prepare.card import make_card, write_card
-from jobs.prepare.examples import ROW_SCHEMA, check_columns, prepare_rows
+from jobs.prepare.examples import check_columns, prepare_rows
 from jobs.prepare.labelled_prompts import (
     SAFE,
     UNSAFE,
@@ -29,13 +25,13 @@ from jobs.prepare.labelled_prompts import (
 )
 from jobs.prepare.matching import KnownTexts
 from jobs.prepare.reading import Source, open_source
+from jobs.prepare.row_files import write_splits
 from jobs.prepare.splitting import validation_members
 from jobs.prepare.tokenization import WordCachingTokenizer
 from pipeline_common.context import Context, Outputs
 from pipeline_common.logs import get_logger
 from pipeline_common.model_location import model_folder, resolved_models
 
-_ROW_GROUP: Final = 2000
 _log = get_logger(__name__)
 
 
@@ -88,32 +84,6 @@ def run(context: Context) -> Outputs:
             "prompts_removed": prompt_counts.removed,
         }
     )
-
-
-def write_splits(spool: Path, is_validation: npt.NDArray[np.bool_], folder: Path) -> None:
-    """Part the scratch rows into train.parquet and validation.parquet, in source order.
-
-    Args:
-        spool: Arrow stream of N usable rows.
-        is_validation: shape (N,).
-        folder: where the files go.
-    """
-    options: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_dictionary": ["safety_category"]}
-    done = 0
-    with (
-        pa.OSFile(str(spool), "rb") as source,
-        pa.ipc.open_stream(source) as reader,
-        pq.ParquetWriter(folder / "train.parquet", ROW_SCHEMA, **options) as train,
-        pq.ParquetWriter(folder / "validation.parquet", ROW_SCHEMA, **options) as validation,
-    ):
-        for batch in reader:
-            members = is_validation[done : done + batch.num_rows]
-            done += batch.num_rows
-            for writer, mask in ((train, ~members), (validation, members)):
-                if mask.any():
-                    writer.write_table(pa.Table.from_batches([batch.filter(pa.array(mask))]), row_group_size=_ROW_GROUP)
-    if done != len(is_validation):
-        raise RuntimeError(f"{spool} holds {done} rows, expected {len(is_validation)}")
 
 
 def _open_sources(context: Context) -> tuple[Source, Source]:

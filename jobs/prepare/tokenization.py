@@ -27,7 +27,6 @@ _QWEN2: Final = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 _KNOWN_SPLITS: Final = frozenset({_LLAMA3, _QWEN2})
 _CACHED_IDS: Final = 8_000_000  # 32 MB of ids; then the cache starts anew
 _SPACE: Final = ord(" ")
-_IS_LETTER: Final = np.array([chr(code).isalpha() and code < 128 for code in range(256)])
 
 Ids = npt.NDArray[np.int32]
 
@@ -131,7 +130,9 @@ def cut_at_words(texts: Sequence[str]) -> tuple[pa.LargeStringArray, npt.NDArray
     content = np.frombuffer(data, dtype=np.uint8, count=int(ends[-1])) if data is not None else np.zeros(0, np.uint8)
     cuts = np.zeros(len(content) + 1, dtype=np.bool_)
     if len(content):
-        cuts[:-2] = (content[:-1] == _SPACE) & _IS_LETTER[content[1:]]
+        # ASCII letters: A-Z become a-z with bit 5 set; bytes below "a" wrap around to large numbers.
+        is_letter = ((content[1:] | 0x20) - np.uint8(ord("a"))) < 26
+        np.logical_and(content[:-1] == _SPACE, is_letter, out=cuts[:-2])
         # A space that ends one text is not in front of the next one's first letter.
         cuts[ends[1:-1][ends[1:-1] > 0] - 1] = False
     cuts[ends] = True
@@ -153,17 +154,20 @@ class _WordCache:
         coded = parts.dictionary_encode()
         slots = self._find(coded.dictionary.to_pylist(), encode)[coded.indices.to_numpy()]
         lengths = self._lengths[slots]
-        ends = np.concatenate(([0], np.cumsum(lengths)))
+        # 32 bits are enough for the ids of some thousand rows, and these arrays are what takes time here.
+        ends = np.zeros(len(lengths) + 1, np.int32)
+        np.cumsum(lengths, out=ends[1:])
         # Position of each id in the flat array: its part's start, plus how far into the part it is.
-        gather = np.repeat(self._starts[slots] - ends[:-1], lengths) + np.arange(ends[-1])
+        gather = np.repeat(self._starts[slots] - ends[:-1], lengths)
+        gather += np.arange(ends[-1], dtype=np.int32)
         ids = self._ids[gather]
         return [ids[start:end].tolist() for start, end in pairwise(ends[offsets].tolist())]
 
     def _forget(self) -> None:
         self._slots: dict[str, int] = {}
         self._ids: Ids = np.zeros(0, np.int32)
-        self._starts = np.zeros(0, np.int64)
-        self._lengths = np.zeros(0, np.int64)
+        self._starts: Ids = np.zeros(0, np.int32)
+        self._lengths: Ids = np.zeros(0, np.int32)
 
     def _find(self, parts: list[str], encode: Any) -> npt.NDArray[np.int64]:
         """The slot of each part; unknown parts are encoded first."""
@@ -172,9 +176,9 @@ class _WordCache:
         unknown = [part for part in parts if part not in self._slots]
         if unknown:
             encoded = encode(unknown)
-            lengths = np.array([len(ids) for ids in encoded], np.int64)
+            lengths = np.array([len(ids) for ids in encoded], np.int32)
             flat = np.fromiter((token for ids in encoded for token in ids), np.int32, count=int(lengths.sum()))
-            starts = len(self._ids) + np.cumsum(lengths) - lengths
+            starts = len(self._ids) + np.cumsum(lengths, dtype=np.int32) - lengths
             self._slots.update(zip(unknown, range(len(self._starts), len(self._starts) + len(unknown)), strict=True))
             self._ids = np.concatenate((self._ids, flat))
             self._starts = np.concatenate((self._starts, starts))

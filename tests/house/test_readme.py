@@ -1,0 +1,108 @@
+"""Every command and name in the README is real."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from pipeline_common.config import valid_keys
+from pipeline_common.stages import REPOSITORY, STAGE_NAMES, STAGES
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"(?:^    |`)(make [a-z][^`#\n]*?)\s*(?:`|#|$)", README, re.MULTILINE)))
+# Run by the continuous integration itself, which a test reads below, or by `make test`, which is this.
+ELSEWHERE = {"make check", "make test"}
+
+
+def make(command: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*_split(command), *more], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def _split(command: str) -> list[str]:
+    import shlex
+
+    return shlex.split(command)
+
+
+def test_the_readme_names_commands_and_ci_runs_its_own():
+    assert len(COMMANDS) >= 8
+    assert COMMANDS.count("make run") == 1
+    ran = (REPOSITORY / ".ci" / "run").read_text()
+    assert all(command in ran for command in ELSEWHERE)
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ELSEWHERE])
+def test_the_command_runs(command, tmp_path):
+    """`run` as a dry run (the walks run it for real), `bench` for its quickest group, `clean` on a copy."""
+    if command == "make clean":
+        shutil.copy(REPOSITORY / "Makefile", tmp_path)
+        (tmp_path / "output").mkdir()
+        done = subprocess.run(["make", "clean"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert not (tmp_path / "output").exists()
+    elif command.startswith("make run"):
+        (rows := tmp_path / "rows.parquet").write_bytes(b"")
+        (prompts := tmp_path / "prompts.csv").write_bytes(b"")
+        command = command.replace("rows.parquet", str(rows)).replace("prompts.csv", str(prompts))
+        arguments = next((part.removeprefix("ARGS=") for part in _split(command) if part.startswith("ARGS=")), "")
+        done = make(command, f"ARGS={arguments} --dry-run runtime.output_dir={tmp_path}/output")
+        assert "run_id:" in done.stdout, done.stderr
+    elif command.startswith("make explain"):
+        done = make(command)
+        assert "environment: " in done.stdout
+    elif command == "make bench":
+        done = make(command, "ARGS=--only help")
+        assert "| `python -m jobs.train --help` |" in done.stdout
+    else:
+        done = make(command)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_lists_every_target():
+    done = make("make help")
+    targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert len(targets) > 8
+    for target in targets:
+        assert f"make {target} " in done.stdout
+
+
+def test_settings_in_the_readme_exist():
+    keys = set(valid_keys())
+    sections = {key.rpartition(".")[0] for key in keys}
+    named = set(
+        re.findall(
+            r"\b((?:model|environment|prepare|train|evaluate|analyze|artifacts|database|runtime)\.[a-z_.]+[a-z])\b",
+            README,
+        )
+    )
+    named -= {name for name in named if name.endswith((".json", ".md", ".py", ".yaml", ".jsonl", ".parquet"))}
+    assert len(named) >= 8
+    assert named <= keys | sections
+
+
+def test_the_stage_table_names_every_output():
+    for stage in STAGES:
+        for output in stage.outputs:
+            name = output.replace("activations_base", "activations_*").replace("activations_tuned", "activations_*")
+            assert f"`{name}`" in README, f"{stage.name}: {output}"
+
+
+def test_the_tree_is_true():
+    tree = README.split("## The tree")[1].split("## ")[0]
+    for folder in (
+        *(f"jobs/{name}" for name in (*STAGE_NAMES, "pipeline")),
+        "pipeline_common",
+        "docker/requirements",
+        "tests",
+    ):
+        assert (REPOSITORY / folder).is_dir()
+        assert folder.rpartition("/")[2] + "/" in tree
+    for named in re.findall(r"([a-z_]+)/(?=[ ,·])", tree):
+        assert list(REPOSITORY.glob(f"**/{named}")) or named in {"docker"}, named
+
+
+def test_links_stay_inside_the_repository():
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
+        assert (REPOSITORY / target).exists(), target
