@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import clean_environment
 
 from pipeline_common.stages import REPOSITORY
+from tests.pipeline.walking import clean_environment
 
 
 def run_on_tmpfs(

@@ -10,10 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from conftest import clean_environment, finish, pipeline_command, start
-from test_walk import artifact_of, run_ids
-
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES
+from tests.pipeline.walking import artifact_of, clean_environment, finish, pipeline_command, run_ids, start
 
 # Smaller than the profile, so that ten interrupted runs fit into a test; every stage still does all it does.
 SETTINGS = (

@@ -8,22 +8,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import finish, start
 
 from pipeline_common.manifest import parse_manifest
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES, STAGES
+from tests.pipeline.walking import artifact_of, finish, run_ids, start
 
 PLAN_TABLES = ("experiments", "training_metrics", "aqi_scores", "model_responses", "evaluation_summary")
-
-
-def artifact_of(output: Path, run_id: str, stage: str) -> Path:
-    record = json.loads((output / "artifacts" / "runs" / run_id / "run.json").read_text())
-    return output / "artifacts" / record["stages"][stage]["artifact"]
-
-
-def run_ids(output: Path) -> dict[str, str]:
-    with sqlite3.connect(output / "centralized.db") as database:
-        return dict(database.execute("SELECT profile, run_id FROM experiments").fetchall())
 
 
 def verdict(output: Path, profile: str) -> dict:
