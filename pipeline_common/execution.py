@@ -73,7 +73,7 @@ def run_stage(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, *, 
     """Run a stage unless its artifact is there; either way the run's rows are in the database afterwards."""
     with _only_one(place.output / "work" / f"{planned.stage.name}-{planned.fingerprint}.lock"):
         prepare_database(place, plan, planned)
-        cached = None if force else place.store.read_manifest(planned.key)
+        cached = None if force else find_finished(place, planned)
         if cached is not None:
             reuse(place, plan, planned, cached)
             return cached
@@ -82,11 +82,26 @@ def run_stage(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, *, 
         return _attempt(place, plan, planned, run)
 
 
+def find_finished(place: Workplace, planned: PlannedStage) -> Manifest | None:
+    """The stage's artifact, every file compared with its sha256; None when it is absent or damaged.
+
+    A stage can make its own artifact again; only the readers of a damaged one must stop.
+    """
+    try:
+        manifest = place.store.read_manifest(planned.key)
+        if manifest is not None:
+            place.store.open(manifest)
+    except InputError as error:
+        _log.warning("%s", error)
+        place.store.withdraw(planned.key)
+        return None
+    return manifest
+
+
 def reuse(place: Workplace, plan: Plan, planned: PlannedStage, manifest: Manifest) -> None:
-    """Take a finished artifact into this run."""
-    folder = place.store.open(manifest)
+    """Take a finished artifact (from `find_finished`) into this run."""
     if not _recorded(place, plan, planned):
-        _write_artifact_rows(place, plan, folder)
+        _write_artifact_rows(place, plan, place.store.locate(manifest))
         _record(
             place, plan, planned, "cached", manifest.provenance.get("attempt", 1), started=provenance.now(), ended=True
         )

@@ -13,8 +13,7 @@ from types import FrameType
 from typing import Final
 
 from jobs.pipeline.summary import print_summary
-from pipeline_common.errors import InputError
-from pipeline_common.execution import Workplace, finish_run, prepare_database, reuse, why_not_cached
+from pipeline_common.execution import Workplace, find_finished, finish_run, prepare_database, reuse, why_not_cached
 from pipeline_common.logs import get_logger
 from pipeline_common.provenance import REPOSITORY
 from pipeline_common.stages import Plan, PlannedStage
@@ -59,13 +58,7 @@ def explain_plan(place: Workplace, plan: Plan) -> None:
 
 
 def _reuse_finished(place: Workplace, plan: Plan, planned: PlannedStage) -> bool:
-    try:
-        manifest = place.store.read_manifest(planned.key)
-    except InputError as error:
-        # A stage can make its own artifact again; only readers of a damaged one must stop.
-        _log.warning("%s; making it again", error)
-        place.store.withdraw(planned.key)
-        return False
+    manifest = find_finished(place, planned)
     if manifest is None:
         return False
     prepare_database(place, plan, planned)

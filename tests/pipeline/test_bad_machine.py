@@ -42,14 +42,14 @@ def mount_point(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("room", ["size=16k", "size=160k", "size=300k"])
+@pytest.mark.parametrize("room", ["size=16k", "size=160k"])
 def test_a_full_disk_is_said_and_leaves_nothing_half_written(walks, mount_point, room):
     store = walks.tiny.output / "artifacts"
     before = sorted(store.rglob("manifest.json"))
     command = stage_command("prepare", mount_point, f"artifacts.uri={store}", "prepare.seed=5")
     done = run_on_tmpfs(mount_point, room, command)
     assert done.returncode == 1, done.stderr
-    assert "the disk is full" in done.stderr or "disk is full" in done.stderr
+    assert "the disk is full" in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(store.rglob("manifest.json")) == before
 

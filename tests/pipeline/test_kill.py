@@ -23,9 +23,8 @@ SETTINGS = (
 )
 COMPARED = {
     "prepare": ["train.parquet", "prompts.parquet"],
-    "train": ["adapter/adapter_model.safetensors", "train.json"],
+    "train": ["adapter/adapter_model.safetensors", "adapter/adapter_config.json"],
     "evaluate": ["measures.json", "responses.jsonl"],
-    "analyze": ["summary.json"],
 }
 
 
