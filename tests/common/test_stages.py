@@ -17,7 +17,7 @@ def changed_stages(*overrides: str) -> list[str]:
 @pytest.mark.parametrize(
     ("override", "stages"),
     [
-        ("train.learning_rate=0.001", ["train", "evaluate", "analyze"]),
+        ("train.learning_rate=0.003", ["train", "evaluate", "analyze"]),
         ("prepare.seed=7", ["prepare", "train", "evaluate", "analyze"]),
         ("prepare.prompts=sample:other", ["prepare", "evaluate", "analyze"]),
         ("evaluate.prompts_per_class=100", ["evaluate", "analyze"]),
