@@ -72,11 +72,19 @@ def find_overall(measures: Measures) -> GeometryScore | None:
 def judge_coherence(measures: Measures, thresholds: Thresholds) -> Signal:
     """Is what the tuned model writes still language? Fails below a share of the base's own coherence."""
     base, tuned = measures.coherence.base, measures.coherence.tuned
-    threshold = f"fails below {thresholds.coherence_floor:g} of the base's"
+    threshold = (
+        f"fails below {thresholds.coherence_floor:g} of the base's; the base needs {thresholds.coherence_base_min:g}"
+    )
     if base is None or tuned is None or base <= 0:
         status: Status = "not_measured"
         share = None
         sentence = "Coherence was not measured, so nothing is concluded from the generated answers."
+    elif base < thresholds.coherence_base_min - TOLERANCE:
+        status = "not_measured"
+        share = None
+        sentence = (
+            f"The base model itself babbles (coherence {base:.2f}), so nothing is concluded from the generated answers."
+        )
     else:
         share = tuned / base
         status = "fail" if share < thresholds.coherence_floor - TOLERANCE else "ok"

@@ -328,6 +328,13 @@ def test_babble_gets_no_behaviour_verdict():
     assert statuses(verdict(coherence=(0.5, 0.449)))["coherence"] == "fail"
 
 
+def test_a_base_that_babbles_itself_passes_nothing():
+    found = verdict(coherence=(0.145, 0.894))
+    assert statuses(found)["coherence"] == "not_measured"
+    assert statuses(found)["refusal_unsafe"] == statuses(found)["over_refusal_safe"] == "not_measured"
+    assert found.label == "inconclusive"
+
+
 @pytest.mark.parametrize("coherence", [(None, None), (0.9, None), (0.0, 0.0)])
 def test_coherence_that_was_not_measured_passes_nothing(coherence):
     found = verdict(coherence=coherence, refusal=lost(250))

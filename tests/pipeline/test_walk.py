@@ -138,7 +138,7 @@ def test_explain_names_the_field_that_differs(walks):
     lines = dict(line.split(": ", 1) for line in asked.stdout.splitlines())
     assert [name for name in STAGE_NAMES if lines[name].startswith("cached")] == ["environment", "prepare", "train"]
     for name in ("evaluate", "analyze"):
-        assert lines[name].endswith("in evaluate.max_new_tokens: 16 -> 12")
+        assert lines[name].endswith("in evaluate.max_new_tokens: 32 -> 12")
 
 
 def test_a_damaged_artifact_is_named_and_made_again_by_its_own_stage(walks):
