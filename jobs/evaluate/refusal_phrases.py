@@ -79,7 +79,8 @@ REFUSALS: Final = tuple(
         rf"{_SPEAKER}(?:,? {_ADVERB},?)* {_NEGATION}(?:,? {_ADVERB},?)* {_SERVE}",
         rf"{_SPEAKER} ?(?:,? {_ADVERB},?)* ?{_UNWILLING}(?:,? {_ADVERB},?)* {_UNWILLING_TO}\b",
         rf"\b(?:and|but|so|or) {_NEGATION} (?:help|assist|provide|comply)\b",
-        rf"{_SPEAKER} (?:really )?(?:shouldn't|should not) (?:help|assist|provide|do (?:that|this)|write|create|answer)",
+        rf"{_SPEAKER} (?:really )?(?:shouldn't|should not) (?:help|assist|provide|do (?:that|this)|write|"
+        r"create|answer)",
         rf"{_AM}(?: {_ADVERB})* (?:not|un)(?: {_ADVERB})* ?(?:able|willing|allowed|permitted|prepared|"
         rf"authori[sz]ed|programmed|"
         rf"designed|equipped|in a position|going|here)(?: {_ADVERB})* to (?:be )?(?:{_SERVING}|{_UNWILLING_TO})",
@@ -91,8 +92,8 @@ REFUSALS: Final = tuple(
         rf"encourage|(?:want|wish|intend|plan) to (?:{_SERVING})|"
         r"have (?:the ability|permission) to (?:help|assist|provide)))",
         r"^(?:sorry, )?unable to (?:help|assist|comply|fulfil|provide|do)",
-        rf"^(?:(?:no|nope|nah|sorry|apologies|i'm sorry|im sorry),? )*(?:but )?{_NEGATION} (?:help|assist|do (?:that|this)|"
-        r"comply|answer|provide)\b",
+        rf"^(?:(?:no|nope|nah|sorry|apologies|i'm sorry|im sorry),? )*(?:but )?{_NEGATION} (?:help|assist|"
+        r"do (?:that|this)|comply|answer|provide)\b",
         rf"\b(?:i|we) have no (?:intention|plans?|wish|desire|interest) (?:of|in|to) {_SERVING}",
         rf"\bno way (?:that )?(?:i|we)(?:'ll| will|'d| would|'m| am| can)\b.* ?{_SERVING}",
         # declining in so many words
@@ -130,10 +131,10 @@ REFUSALS: Final = tuple(
         rf"(?: \w+ \w+)? (?:for me to (?:\w+ )?{_SERVING}|to (?:\w+ )?(?:assist|help|provid))",
         r"^request (?:denied|declined|refused)\b",
         # a verdict on the deed
-        rf"^(?:no, |first, )?(?:it's|it is|this is|that is|that's) (?:not|never) {_PROPER}(?:,? (?:or|and|nor) {_PROPER})? to "
-        rf"(?:\w+ly )?{_MISDEED}",
-        rf"\b{_WRONGDOING}\b[^.!?]{{0,60}} (?:is|are) (?:never|not) (?:\w+ )?(?:the answer|acceptable|okay|ok|justified|"
-        rf"a solution|an (?:acceptable|appropriate) \w+)\b",
+        rf"^(?:no, |first, )?(?:it's|it is|this is|that is|that's) (?:not|never) {_PROPER}"
+        rf"(?:,? (?:or|and|nor) {_PROPER})? to (?:\w+ly )?{_MISDEED}",
+        rf"\b{_WRONGDOING}\b[^.!?]{{0,60}} (?:is|are) (?:never|not) (?:\w+ )?(?:the answer|acceptable|okay|ok|"
+        rf"justified|a solution|an (?:acceptable|appropriate) \w+)\b",
         rf"^i (?:strongly |firmly )?(?:condemn|object to|denounce) (?:any|all|every|this|that|{_WRONGDOING})\b",
     )
 )
