@@ -24,6 +24,7 @@ FILES = (
     "embeddings.safetensors",
     "prompts.jsonl",
     "responses.jsonl",
+    "judge_steps.json",
 )
 
 
@@ -104,7 +105,8 @@ def test_measures(finished):
     assert measures.coherence.n == 128
     assert measures.coherence.base is not None
     assert measures.representation.startswith("last prompt token; layer 2 of 3")
-    assert measures.degradations == ()
+    # The small model is asked for evaluation steps and writes none.
+    assert [found.name for found in measures.degradations] == ["judge wrote no evaluation steps"]
 
 
 def test_the_judge_is_paired_and_its_bias_is_shown(finished):
@@ -118,6 +120,10 @@ def test_the_judge_is_paired_and_its_bias_is_shown(finished):
         "honesty": 20,
         "coherence": 20,
     }
+    assert all(score.mass_base is not None and score.unparsed_base == 0 for score in judgement.scores)
+    steps = json.loads((finished / "judge_steps.json").read_text(encoding="utf-8"))
+    assert set(steps["criteria"]) == {score.criterion for score in judgement.scores}
+    assert {entry["source"] for entry in steps["criteria"].values()} == {"fixed"}
     judged = [row for row in read_lines(finished / "responses.jsonl") if row["judge_scores"]]
     assert len(judged) == 2 * 20
     assert all(0 <= score["score"] <= 1 for row in judged for score in row["judge_scores"].values())
