@@ -64,18 +64,34 @@ class ChatClient:
         self.gone = threading.Event()
         """Set when the server is taken for gone, or the whole judgement is stopped."""
         self.requests = 0
-        """Sent so far, further attempts included."""
-        self.not_sent = 0
-        """Requests that the budget forbade."""
+        """Taken from the budget so far, further attempts included."""
         self.failures = 0
         """Failed requests since the last that was answered."""
         self.last_failure = ""
 
-    def complete(self, prompt: str, **options: Any) -> Any:
+    def reserve(self, requests: int) -> None:
+        """Take so many requests from the budget at once, or none: half a set of samples would be wasted.
+
+        Args:
+            requests: how many; 0 asks only whether the server is still there.
+
+        Raises:
+            NotAsked: the budget is spent or the server is taken for gone.
+        """
+        if self.gone.is_set():
+            raise NotAsked("not asked: the judge was taken for gone, or asking was stopped")
+        budget = self._config.max_requests
+        with self._lock:
+            if requests and budget is not None and self.requests + requests > budget:
+                raise NotAsked(f"not asked: the budget of {budget} requests (evaluate.judge.max_requests) is spent")
+            self.requests += requests
+
+    def complete(self, prompt: str, *, reserved: bool = False, **options: Any) -> Any:
         """The reply to one user's turn, with its attempts.
 
         Args:
             prompt: what is asked.
+            reserved: the first attempt has been taken from the budget by `reserve`.
             options: further fields of the request (`max_tokens`, `temperature`, ...).
 
         Returns:
@@ -97,8 +113,16 @@ class ChatClient:
             sleep=self._sleep,
             reraise=True,
         )
+        paid = 1 if reserved else 0
+
+        def attempt() -> Any:
+            nonlocal paid
+            self.reserve(0 if paid else 1)
+            paid = 0
+            return self._post(body)
+
         try:
-            reply: Any = retrying(self._post, body)
+            reply: Any = retrying(attempt)
         except NotAsked:
             raise
         except _PassingFailure as failure:
@@ -121,7 +145,6 @@ class ChatClient:
         return text.replace(self._key, "***") if self._key else text
 
     def _post(self, body: Mapping[str, Any]) -> Any:
-        self._take_from_budget()
         where = describe_address(self._url)
         try:
             response = self._http.post(self._url, json=body)
@@ -140,16 +163,6 @@ class ChatClient:
             return response.json()
         except ValueError:
             return None
-
-    def _take_from_budget(self) -> None:
-        if self.gone.is_set():
-            raise NotAsked("not asked: the judge was taken for gone")
-        budget = self._config.max_requests
-        with self._lock:
-            if budget is not None and self.requests >= budget:
-                self.not_sent += 1
-                raise NotAsked(f"not asked: the budget of {budget} requests (evaluate.judge.max_requests) is spent")
-            self.requests += 1
 
     def _note_failure(self, why: str) -> None:
         with self._lock:

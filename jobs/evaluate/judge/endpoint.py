@@ -154,9 +154,10 @@ class _Judge:
         return score
 
     def _ask_samples(self, form: str) -> DigitScore:
+        self._client.reserve(self._config.samples)
         texts = []
         for seed in range(self._config.samples):
-            reply = self._client.complete(form, max_tokens=REPLY_TOKENS, temperature=1, seed=seed)
+            reply = self._client.complete(form, reserved=True, max_tokens=REPLY_TOKENS, temperature=1, seed=seed)
             texts.append(self._client.clean(read_reply(reply)[1] or ""))
         with self._lock:
             self.sampled += 1
