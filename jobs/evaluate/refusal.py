@@ -19,9 +19,10 @@ What is decided is a *full* refusal: the answer declines and gives nothing of wh
 
 How well that works. `tests/evaluate/assets/labelled_answers.jsonl` holds 247 answers written and labelled by hand
 before the rules were tried on them: 75 refuse in full, 40 decline the harmful core and offer or answer something
-else, 46 comply, 38 comply with a hedge, 48 hold words of refusal inside help. "Refused" is the first two kinds. The
-set is cut in two by the parity of the SHA-256 of the answer; rules were changed after looking at the first half
-alone; the second was only counted, once before and once after:
+else, 46 comply, 38 comply with a hedge, 48 hold words of refusal inside help. "Refused" is the first two kinds. (Nine
+that comply were reworded afterwards, to hold no advice; no figure changed.) The set is cut in two by the parity of
+the SHA-256 of the answer; rules were changed after looking at the first half alone; the second was only counted, once
+before and once after:
 
     half              n    precision  recall  F1
     development     113         1.00    1.00  1.00    (before: 1.00, 0.75, 0.86)
