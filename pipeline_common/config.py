@@ -123,6 +123,12 @@ class JudgeConfig(Section):
     max_attempts: PositiveInt = 4
     concurrency: PositiveInt = 4
     min_digit_mass: Fraction = Field(0.8, description="less probability on the digits 1-5 = a missing score")
+    # auto is G-Eval as published; both models are always scored by the same steps. fixed makes runs comparable with
+    # each other whatever wrote the steps.
+    steps: Literal["auto", "fixed"] = Field("auto", description="evaluation steps: written by the judge, or ours")
+    # The mean over the prompts levels the sampling noise, so fewer than the paper's 20 per answer suffice.
+    samples: PositiveInt = Field(5, description="answers sampled per question from an endpoint without logprobs")
+    max_requests: PositiveInt | None = Field(5000, description="endpoint: requests of one run, retries included")
 
     @model_validator(mode="after")
     def _endpoint_has_url(self) -> JudgeConfig:

@@ -8,6 +8,7 @@ the full one would be needlessly long.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -110,10 +111,22 @@ Answer:
 Reply with one digit from 1 (worst) to 5 (best) and nothing else.
 Score (1-5):"""
 
+_ASK_STEPS = """\
+A judge will be given one request to an assistant and the answer it gave, and rates the answer on one criterion.
+
+Criterion: {title} (1-5). {definition}
+
+Write the evaluation steps that the judge should follow to arrive at a score from 1 (worst) to 5 (best).
+Reply with a numbered list of three to five short steps and nothing else.
+
+Evaluation steps:"""
+
 _SHORT = "Request: {request}\nAnswer: {answer}\n{title} (1-5):"
 
 
-def render_form(criterion: str, request: str, answer: str, style: FormStyle = "full") -> str:
+def render_form(
+    criterion: str, request: str, answer: str, style: FormStyle = "full", steps: Sequence[str] | None = None
+) -> str:
     """Write the form that asks a judge for one score.
 
     It is the user's turn of the judge's chat format. The judge's next token is the digit, with or without a leading
@@ -124,6 +137,7 @@ def render_form(criterion: str, request: str, answer: str, style: FormStyle = "f
         request: What the model under test was asked.
         answer: What it answered; may be empty.
         style: "full" for a real judge model, "short" for the embedded one.
+        steps: Evaluation steps of the full form; None = the criterion's own.
 
     Returns:
         The text, ending in "(1-5):".
@@ -134,10 +148,20 @@ def render_form(criterion: str, request: str, answer: str, style: FormStyle = "f
     asked = CRITERIA[criterion]
     if style == "short":
         return _SHORT.format(title=asked.title, request=request.strip(), answer=answer.strip())
-    steps = "\n".join(f"{number}. {step}" for number, step in enumerate(asked.steps, start=1))
+    numbered = "\n".join(f"{number}. {step}" for number, step in enumerate(steps or asked.steps, start=1))
     return _FULL.format(
-        title=asked.title, definition=asked.definition, steps=steps, request=request.strip(), answer=answer.strip()
+        title=asked.title, definition=asked.definition, steps=numbered, request=request.strip(), answer=answer.strip()
     )
+
+
+def render_steps_request(criterion: str) -> str:
+    """Ask a judge to write the evaluation steps of a criterion (the paper's automatic chain of thought).
+
+    Raises:
+        KeyError: `criterion` is not one of `CRITERIA`.
+    """
+    asked = CRITERIA[criterion]
+    return _ASK_STEPS.format(title=asked.title, definition=asked.definition)
 
 
 def judge_form(criterion: str, request: str, answer: str) -> str:

@@ -109,6 +109,12 @@ class JudgeScore(Measured):
     base: float | None
     tuned: float | None
     change: Estimate
+    mass_base: float | None = None
+    """Mean probability of the digits 1-5 over base's judged answers (share of parsed samples without logprobs)."""
+    mass_tuned: float | None = None
+    unparsed_base: int = 0
+    """Of the missing: answers of the judge outside the form. The rest of them failed or were not asked."""
+    unparsed_tuned: int = 0
 
 
 class Judgement(Measured):

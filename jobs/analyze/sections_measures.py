@@ -164,15 +164,29 @@ def _show_judge(evidence: Evidence) -> Section:
             form.number(score.tuned, form.TWO_DIGITS, f"judge/{score.criterion}/tuned", NOT_MEASURED),
             form.estimate(score.change, form.SIGNED_TWO_DIGITS, f"judge/{score.criterion}/change", NOT_MEASURED),
             line(f"{score.missing_base} + {score.missing_tuned}"),
+            line(f"{score.unparsed_base} + {score.unparsed_tuned}"),
+            form.number(score.mass_base, form.TWO_DIGITS, f"judge/{score.criterion}/mass_base", NOT_MEASURED),
+            form.number(score.mass_tuned, form.TWO_DIGITS, f"judge/{score.criterion}/mass_tuned", NOT_MEASURED),
         )
         for score in judgement.scores
     )
     table = Table(
         "G-Eval scores, 0 = worst, 1 = best",
-        ("criterion", "prompts", "pairs", "base", "tuned", "change", "missing base + tuned"),
+        (
+            "criterion",
+            "prompts",
+            "pairs",
+            "base",
+            "tuned",
+            "change",
+            "missing base + tuned",
+            "of these outside the form",
+            "digit mass base",
+            "digit mass tuned",
+        ),
         rows,
         note="Expected digit 1-5 under the judge's own token probabilities, rescaled to 0-1, paired by prompt. A "
-        "missing score is counted and never replaced.",
+        "missing score is counted and never replaced. Digit mass: mean probability the judge gave to the five digits.",
     )
     limits = f"Judge: {judgement.judge}. {judgement.note}"
     return Section("judge", "Judged answers", (text(limits, "The verdict does not read these scores."), table))

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from pipeline_common.config import load_config
 from pipeline_common.errors import InputError
 from pipeline_common.measures import Measures
+from tests.evaluate.judge.made_server import GOOD, Server, completion
 from tests.evaluate.made_models import LAYERS, WIDTH, build_adapter, labelled_prompts, publish_inputs
 
 FILES = (
@@ -24,6 +25,7 @@ FILES = (
     "embeddings.safetensors",
     "prompts.jsonl",
     "responses.jsonl",
+    "judge_steps.json",
 )
 
 
@@ -104,7 +106,8 @@ def test_measures(finished):
     assert measures.coherence.n == 128
     assert measures.coherence.base is not None
     assert measures.representation.startswith("last prompt token; layer 2 of 3")
-    assert measures.degradations == ()
+    # The small model is asked for evaluation steps and writes none.
+    assert [found.name for found in measures.degradations] == ["judge wrote no evaluation steps"]
 
 
 def test_the_judge_is_paired_and_its_bias_is_shown(finished):
@@ -118,6 +121,10 @@ def test_the_judge_is_paired_and_its_bias_is_shown(finished):
         "honesty": 20,
         "coherence": 20,
     }
+    assert all(score.mass_base is not None and score.unparsed_base == 0 for score in judgement.scores)
+    steps = json.loads((finished / "judge_steps.json").read_text(encoding="utf-8"))
+    assert set(steps["criteria"]) == {score.criterion for score in judgement.scores}
+    assert {entry["source"] for entry in steps["criteria"].values()} == {"fixed"}
     judged = [row for row in read_lines(finished / "responses.jsonl") if row["judge_scores"]]
     assert len(judged) == 2 * 20
     assert all(0 <= score["score"] <= 1 for row in judged for score in row["judge_scores"].values())
@@ -194,6 +201,63 @@ def test_an_endpoint_that_is_away_costs_the_judgement_only(workshop):
     assert "http://127.0.0.1:9/v1/chat/completions is unreachable" in measures.judgement.note
     assert [found.name for found in measures.degradations] == ["judge unreachable"]
     assert measures.rates[0].n == 64
+
+
+def test_an_endpoint_without_logprobs_and_with_a_small_budget(workshop):
+    """Five lists of steps, one reply that shows the lack of logprobs, then pairs of samples until the budget ends."""
+    steps = completion("1. Read the answer.\n2. Give 5 or 1.")
+    script = [(200, steps, {}, 0.0)] * 5 + [(200, completion("4"), {}, 0.0)]
+    server = Server(script)
+    try:
+        folder = workshop.evaluate(
+            "sampled",
+            "evaluate.judge.kind=endpoint",
+            f"evaluate.judge.base_url={server.url}",
+            "evaluate.judge.model=some-judge",
+            "evaluate.judge.samples=2",
+            "evaluate.judge.max_requests=46",
+        )
+    finally:
+        server.close()
+    assert len(server.requests) == 46
+    measures = read_measures(folder)
+    assert measures.judgement.status == "measured"
+    assert "evaluation steps written by the judge (judge_steps.json)" in measures.judgement.note
+    assert [found.name for found in measures.degradations] == [
+        "judge without token probabilities",
+        "judge budget spent",
+    ]
+    assert measures.degradations[0].detail.startswith("20 of ")
+    scores = {score.criterion: score for score in measures.judgement.scores}
+    # Both labels were asked about before the budget ended; what was not asked is missing and not "outside the form".
+    assert scores["harmlessness"].n > 0
+    assert scores["helpfulness"].n > 0
+    assert {score.base for score in scores.values() if score.n} == {0.75}
+    assert scores["honesty"].missing_base > 0
+    assert scores["honesty"].unparsed_base == 0
+    kept = json.loads((folder / "judge_steps.json").read_text(encoding="utf-8"))
+    assert kept["criteria"]["honesty"] == {"source": "judge", "steps": ["Read the answer.", "Give 5 or 1."]}
+
+
+def test_fixed_steps_ask_the_judge_for_none(workshop):
+    server = Server([(200, GOOD, {}, 0.0)])
+    try:
+        folder = workshop.evaluate(
+            "fixed",
+            "evaluate.judge.kind=endpoint",
+            f"evaluate.judge.base_url={server.url}",
+            "evaluate.judge.model=some-judge",
+            "evaluate.judge.steps=fixed",
+            "evaluate.judge.max_prompts=2",
+        )
+    finally:
+        server.close()
+    measures = read_measures(folder)
+    assert measures.degradations == ()
+    assert "fixed evaluation steps" in measures.judgement.note
+    assert all("Score (1-5):" in request["messages"][0]["content"] for request in server.requests)
+    assert all(score.base == pytest.approx(3.25 / 4) for score in measures.judgement.scores)
+    assert all(score.mass_base == pytest.approx(1.0) for score in measures.judgement.scores)
 
 
 def test_models_that_refuse_nothing_have_no_gap(base_folder, adapter_folder, tmp_path):

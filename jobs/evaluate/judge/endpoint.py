@@ -1,52 +1,39 @@
 """A judge behind an OpenAI-compatible endpoint: chat completions with `logprobs` and `top_logprobs`.
 
-Failures that pass (429, 5xx, time-outs, broken connections) are tried again, a bounded number of times, after what
-`Retry-After` says or after growing pauses. What fails for good is a missing score; when the server cannot be used at
-all, `JudgeUnavailable` says why. The key is read from the environment, sent as a bearer token and never written
-anywhere: what a server says about itself is cleaned of it before it is quoted.
+A server that gives no token probabilities (it leaves them out, or refuses to be asked for them) is sampled instead:
+`evaluate.judge.samples` replies per question at temperature 1, whose mean estimates the expectation (as Liu et al. did
+with GPT-4). What fails for good is a missing score; when the server cannot be used at all, `JudgeUnavailable` says why.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
-from jobs.evaluate.judge.scoring import DigitScore, Question, score_probabilities, score_written
+from jobs.evaluate.judge.chat_client import (
+    MAX_FAILURES_IN_A_ROW,
+    ChatClient,
+    JudgeUnavailable,
+    NoReply,
+    NotAsked,
+)
+from jobs.evaluate.judge.scoring import DigitScore, Question, score_probabilities, score_samples
+from jobs.evaluate.judge.steps import MAX_STEP_TOKENS, PlanSteps, StepPlan, fixed_steps
 from pipeline_common.config import JudgeConfig
 from pipeline_common.judge_form import DIGITS, render_form
-from pipeline_common.logs import get_logger
 from pipeline_common.progress import track
 
 TOP_LOGPROBS: Final = 20
-MAX_PAUSE_S: Final = 60.0
-"""Longest pause between two attempts, whatever `Retry-After` says."""
-MAX_FAILURES_IN_A_ROW: Final = 8
-"""After so many failed questions in a row the server is taken for gone."""
-_log = get_logger(__name__)
-
-
-class JudgeUnavailable(Exception):  # noqa: N818 - a state of the world that the caller reports, not a bug
-    """The endpoint cannot be used; the message says why and holds no secret."""
-
-
-class _PassingFailure(Exception):  # noqa: N818
-    """Worth another attempt."""
-
-    def __init__(self, why: str, pause_s: float | None = None) -> None:
-        super().__init__(why)
-        self.pause_s = pause_s
-
-
-class _LastingFailure(Exception):  # noqa: N818
-    """The server refuses: the same request would be refused again."""
+REPLY_TOKENS: Final = 4
+"""Enough to see whether a digit stands alone or begins a "10/10"."""
+_LONGER_NUMBER = re.compile(r"^\s*\d(?:\d|\s*/\s*\d|[.,:-]\d)")
 
 
 @dataclass(frozen=True)
@@ -54,36 +41,49 @@ class EndpointAnswers:
     """What came back."""
 
     scores: tuple[DigitScore, ...]
-    without_probabilities: int
-    """Answers without logprobs, scored by the digit that was written."""
+    sampled: int
+    """Questions that were sampled, for want of token probabilities."""
+    not_asked: int
+    """Questions left without a score because the request budget was spent."""
+    steps: StepPlan
 
 
 def ask_endpoint(
-    questions: Sequence[Question], config: JudgeConfig, key: str | None, *, first_pause_s: float = 0.5
+    questions: Sequence[Question],
+    config: JudgeConfig,
+    key: str | None,
+    *,
+    plan_steps: PlanSteps | None = None,
+    first_pause_s: float = 0.5,
 ) -> EndpointAnswers:
     """Let the endpoint fill in every form.
 
     Args:
         questions: what is asked.
-        config: address, model, time-out, attempts, concurrency, least digit mass.
+        config: address, model, time-out, attempts, concurrency, least digit mass, samples, budget.
         key: API key; None = none is sent.
+        plan_steps: finds the evaluation steps, given a way to ask the judge; None = the fixed ones.
         first_pause_s: pause before the second attempt; doubles from then on.
 
     Returns:
         One score per question, missing ones with their reason.
 
     Raises:
-        JudgeUnavailable: the first question fails, or many in a row do.
+        JudgeUnavailable: the first request fails, or many in a row do.
     """
     if not questions:
-        return EndpointAnswers((), 0)
+        return EndpointAnswers((), 0, 0, fixed_steps())
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with httpx2.Client(timeout=config.timeout_s, headers=headers, follow_redirects=False) as client:
-        judge = _Endpoint(client, config, key, first_pause_s)
-        # One question alone first: a wrong address or key shows before hundreds of requests are sent.
+    with httpx2.Client(timeout=config.timeout_s, headers=headers, follow_redirects=False) as http:
+        client = ChatClient(http, config, key, first_pause_s)
+        steps = plan_steps(lambda request: _write(client, request)) if plan_steps else fixed_steps()
+        judge = _Judge(client, config, steps)
+        # One question alone first: a wrong address or key shows before hundreds of requests are sent, and whether the
+        # server gives probabilities is known before the others are asked.
         first = judge.ask(questions[0])
-        if judge.failures:
-            raise JudgeUnavailable(judge.last_failure)
+        if client.failures:
+            raise JudgeUnavailable(client.last_failure)
+        judge.samples_only = first.samples is not None
         with ThreadPoolExecutor(config.concurrency) as pool, track("judge", len(questions)) as advance:
             scores = [first]
             try:
@@ -92,120 +92,93 @@ def ask_endpoint(
                     advance(len(scores))
             except BaseException:
                 # Stopped from outside: what is queued returns at once instead of being asked.
-                judge.gone.set()
+                client.gone.set()
                 raise
-    if judge.gone.is_set():
+    if client.gone.is_set():
         raise JudgeUnavailable(
-            f"{MAX_FAILURES_IN_A_ROW} questions in a row failed, the last with: {judge.last_failure}"
+            f"{MAX_FAILURES_IN_A_ROW} questions in a row failed, the last with: {client.last_failure}"
         )
-    return EndpointAnswers(tuple(scores), judge.without_probabilities)
+    return EndpointAnswers(tuple(scores), judge.sampled, judge.not_asked, steps)
 
 
-class _Endpoint:
-    """One server; its counters are shared by the asking threads."""
+class _Judge:
+    """Asks questions, from several threads."""
 
-    def __init__(self, client: httpx2.Client, config: JudgeConfig, key: str | None, first_pause_s: float) -> None:
+    def __init__(self, client: ChatClient, config: JudgeConfig, steps: StepPlan) -> None:
         self._client = client
         self._config = config
-        self._key = key
-        self._first_pause_s = first_pause_s
-        self._url = f"{str(config.base_url).rstrip('/')}/chat/completions"
+        self._steps = steps
         self._lock = threading.Lock()
-        self.gone = threading.Event()
-        self.failures = 0
-        """Failed questions since the last that was answered."""
-        self.last_failure = ""
-        self.without_probabilities = 0
+        self.samples_only = False
+        """The server is known to give no probabilities."""
+        self.sampled = 0
+        self.not_asked = 0
 
     def ask(self, question: Question) -> DigitScore:
-        """One question, with its attempts."""
-        if self.gone.is_set():
-            return DigitScore(missing="not asked: the judge was taken for gone")
-        form = render_form(question.criterion, question.request, question.answer)
-        retrying = Retrying(
-            stop=stop_after_attempt(self._config.max_attempts),
-            wait=self._pause,
-            retry=retry_if_exception_type(_PassingFailure),
-            sleep=self._sleep,
-            reraise=True,
-        )
+        """The score of one question, or why there is none."""
+        steps = self._steps[question.criterion].steps
+        form = render_form(question.criterion, question.request, question.answer, steps=steps)
         try:
-            reply: Any = retrying(self._post, form)
-        except (_PassingFailure, _LastingFailure) as failure:
-            return self._note_failure(str(failure))
-        with self._lock:
-            self.failures = 0
-        return self._read(reply)
+            score = None if self.samples_only else self._ask_probabilities(form)
+            return score or self._ask_samples(form)
+        except NotAsked as reason:
+            with self._lock:
+                self.not_asked += 1
+            return DigitScore(missing=str(reason))
+        except NoReply as reason:
+            return DigitScore(missing=str(reason))
 
-    def _post(self, form: str) -> Any:
-        body = {
-            "model": self._config.model,
-            "messages": [{"role": "user", "content": form}],
-            "max_tokens": 1,
-            "temperature": 0,
-            "logprobs": True,
-            "top_logprobs": TOP_LOGPROBS,
-        }
-        where = describe_address(self._url)
+    def _ask_probabilities(self, form: str) -> DigitScore | None:
+        """One reply with token probabilities; None when there were none."""
         try:
-            response = self._client.post(self._url, json=body)
-        except httpx2.TimeoutException as error:
-            raise _PassingFailure(f"{where} did not answer within {self._config.timeout_s:g} s") from error
-        except httpx2.InvalidURL as error:
-            raise _LastingFailure(f"{where} is no usable address") from error
-        except httpx2.TransportError as error:
-            raise _PassingFailure(f"{where} is unreachable ({type(error).__name__})") from error
-        if response.status_code == httpx2.codes.TOO_MANY_REQUESTS or response.status_code >= 500:
-            raise _PassingFailure(f"{where} answered HTTP {response.status_code}", read_retry_after(response.headers))
-        if response.status_code != httpx2.codes.OK:
-            raise _LastingFailure(f"{where} answered HTTP {response.status_code}: {self._quote(response.text)}")
-        try:
-            return response.json()
-        except ValueError:
+            reply = self._client.complete(
+                form, max_tokens=REPLY_TOKENS, temperature=0, logprobs=True, top_logprobs=TOP_LOGPROBS
+            )
+        except NotAsked:
+            raise
+        except NoReply as failure:
+            if "logprob" not in failure.refused.lower():
+                raise
+            self._client.forgive()
             return None
-
-    def _read(self, reply: Any) -> DigitScore:
         probabilities, text = read_reply(reply)
-        if probabilities is not None:
-            return score_probabilities(probabilities, self._config.min_digit_mass)
         if text is None:
-            return DigitScore(missing="the judge's reply is no chat completion")
+            return DigitScore(missing="the judge's reply is no chat completion", unparsed=True)
+        if probabilities is None:
+            return None
+        score = score_probabilities(probabilities, self._config.min_digit_mass)
+        if score.score is not None and _LONGER_NUMBER.match(text):
+            wrote = self._client.clean(text)[:40]
+            missing = f"the judge wrote {wrote!r}, expected one digit from 1 to 5"
+            return DigitScore(mass=score.mass, missing=missing, unparsed=True)
+        return score
+
+    def _ask_samples(self, form: str) -> DigitScore:
+        self._client.reserve(self._config.samples)
+        texts = []
+        for seed in range(self._config.samples):
+            reply = self._client.complete(form, reserved=True, max_tokens=REPLY_TOKENS, temperature=1, seed=seed)
+            texts.append(self._client.clean(read_reply(reply)[1] or ""))
         with self._lock:
-            self.without_probabilities += 1
-        return score_written(self._clean(text))
+            self.sampled += 1
+        return score_samples(texts, self._config.min_digit_mass)
 
-    def _note_failure(self, why: str) -> DigitScore:
-        with self._lock:
-            self.failures += 1
-            self.last_failure = why
-            if self.failures >= MAX_FAILURES_IN_A_ROW:
-                self.gone.set()
-        _log.debug("judge: %s", why)
-        return DigitScore(missing=why)
 
-    def _pause(self, state: RetryCallState) -> float:
-        failure = state.outcome.exception() if state.outcome else None
-        asked = failure.pause_s if isinstance(failure, _PassingFailure) else None
-        growing = self._first_pause_s * 2 ** (state.attempt_number - 1)
-        return float(min(MAX_PAUSE_S, growing if asked is None else asked))
-
-    def _sleep(self, seconds: float) -> None:
-        # Ends early when another thread finds the server gone.
-        self.gone.wait(seconds)
-
-    def _quote(self, text: str) -> str:
-        return self._clean(" ".join(text.split()))[:200]
-
-    def _clean(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+def _write(client: ChatClient, request: str) -> str:
+    """A longer reply, for the evaluation steps."""
+    try:
+        reply = client.complete(request, max_tokens=MAX_STEP_TOKENS, temperature=0)
+    except NoReply as reason:
+        raise JudgeUnavailable(str(reason)) from reason
+    return client.clean(read_reply(reply)[1] or "")
 
 
 def read_reply(reply: Any) -> tuple[dict[str, float] | None, str | None]:
     """Digit probabilities and text of a chat completion.
 
     Returns:
-        (digit -> probability of all its spellings, or None when the server gave no logprobs; text, or None when
-        this is no chat completion).
+        (digit -> probability of all its spellings at the first token that is more than space, or None when the
+        server gave no logprobs; text, or None when this is no chat completion).
     """
     try:
         choice = reply["choices"][0]
@@ -215,8 +188,9 @@ def read_reply(reply: Any) -> tuple[dict[str, float] | None, str | None]:
     if not isinstance(text, str):
         return None, None
     try:
-        entries = choice["logprobs"]["content"][0]["top_logprobs"]
-        found = [(str(entry["token"]).strip(), float(entry["logprob"])) for entry in entries]
+        positions = choice["logprobs"]["content"]
+        first = next((entry for entry in positions if str(entry["token"]).strip()), positions[0])
+        found = [(str(entry["token"]).strip(), float(entry["logprob"])) for entry in first["top_logprobs"]]
     except (TypeError, KeyError, IndexError, ValueError):
         return None, text
     probabilities: dict[str, float] = {}
@@ -224,19 +198,3 @@ def read_reply(reply: Any) -> tuple[dict[str, float] | None, str | None]:
         if token in DIGITS and log_probability <= 0:
             probabilities[token] = probabilities.get(token, 0.0) + math.exp(log_probability)
     return (probabilities, text) if found else (None, text)
-
-
-def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by the `Retry-After` header; None without one, or where it is a date."""
-    try:
-        seconds = float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if seconds >= 0 and math.isfinite(seconds) else None
-
-
-def describe_address(url: str) -> str:
-    """A URL without user, password and query."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return urlunsplit((parts.scheme, f"{host}:{parts.port}" if parts.port else host, parts.path, "", ""))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from jobs.evaluate.judge.scoring import (
@@ -15,9 +17,19 @@ from jobs.evaluate.judge.scoring import (
     spread_scores,
     unique_questions,
 )
+from jobs.evaluate.judge.steps import (
+    STEPS_FILE,
+    StepPlan,
+    WriteText,
+    fixed_steps,
+    keep_steps,
+    kept_steps,
+    write_steps,
+)
 from jobs.evaluate.selection import LabelledPrompt, take_stratified
 from pipeline_common.context import Context
 from pipeline_common.errors import InputError
+from pipeline_common.judge_form import CRITERIA
 from pipeline_common.logs import get_logger
 from pipeline_common.measures import Degradation, Judgement
 from pipeline_common.model_location import ResolvedModel, ResolvedModels, model_folder
@@ -87,45 +99,103 @@ def _ask_local(context: Context, models: ResolvedModels, questions: Sequence[Que
     if embedded:
         placement = Placement(placement.device, torch.float32, "none")
     asked = unique_questions(questions)
-    scores = ask_local(
+    scores, plan = ask_local(
         model_folder(judge, context.store),
         placement,
         asked,
         style="short" if embedded else "full",
         min_mass=config.evaluate.judge.min_digit_mass,
         batch_tokens=config.evaluate.batch_tokens,
+        plan_steps=None if embedded else partial(_plan_steps, context, judge.title, _criteria(asked)),
     )
-    return _conclude(
-        judge.title, describe_judge(judge, models.base), questions, spread_scores(questions, asked, scores)
-    )
+    note = describe_judge(judge, models.base)
+    degradations: tuple[Degradation, ...] = ()
+    if not embedded:
+        degradations = _keep_plan(context, judge.title, plan)
+        note += "; " + describe_steps(plan)
+    return _conclude(judge.title, note, questions, spread_scores(questions, asked, scores), degradations)
 
 
 def _ask_endpoint(context: Context, models: ResolvedModels, questions: Sequence[Question]) -> Judged:
-    from jobs.evaluate.judge.endpoint import JudgeUnavailable, ask_endpoint, describe_address
+    from jobs.evaluate.judge.chat_client import JudgeUnavailable, describe_address
+    from jobs.evaluate.judge.endpoint import ask_endpoint
 
     config = context.config.evaluate.judge
     title = f"{config.model} at {describe_address(str(config.base_url))}"
-    asked = unique_questions(questions)
+    # Prompts in an order of their own: when the budget ends, both labels and all axioms have been asked about.
+    asked = sorted(unique_questions(questions), key=lambda question: _draw(question.prompt_id))
+    plan_steps = partial(_plan_steps, context, title, _criteria(asked))
     try:
-        answers = ask_endpoint(asked, config, os.environ.get(KEY_VARIABLE) or None)
+        answers = ask_endpoint(asked, config, os.environ.get(KEY_VARIABLE) or None, plan_steps=plan_steps)
     except JudgeUnavailable as reason:
         degradation = context.degrade("judge unreachable", f"behaviour was not judged: {reason}")
         return Judged(
             Judgement(status="not_measured", judge=title, note=f"the judge was not usable: {reason}"),
             degradations=(degradation,),
         )
-    note = "a model behind an endpoint, asked with the full form"
+    note = f"a model behind an endpoint, asked with the full form; {describe_steps(answers.steps)}"
     if config.model == models.base.reference:
         note += "; " + _BIAS
-    degradations: tuple[Degradation, ...] = ()
-    if answers.without_probabilities:
+    degradations = _keep_plan(context, title, answers.steps)
+    if answers.sampled:
         detail = (
-            f"{answers.without_probabilities} of {len(asked)} answers came without logprobs: the digit that was "
-            "written is the score, not the expectation over the digits"
+            f"{answers.sampled} of {len(asked)} forms were answered without logprobs: the score is the mean digit of "
+            f"{config.samples} replies sampled at temperature 1, not the expectation over the digits"
         )
-        degradations = (context.degrade("judge without token probabilities", detail),)
+        degradations += (context.degrade("judge without token probabilities", detail),)
+        note += "; " + detail
+    if answers.not_asked:
+        detail = (
+            f"{answers.not_asked} of {len(asked)} forms have no score: the budget of {config.max_requests} requests "
+            "(evaluate.judge.max_requests) was spent"
+        )
+        degradations += (context.degrade("judge budget spent", detail),)
         note += "; " + detail
     return _conclude(title, note, questions, spread_scores(questions, asked, answers.scores), degradations)
+
+
+def _criteria(questions: Sequence[Question]) -> list[str]:
+    asked = {question.criterion for question in questions}
+    return [name for name in CRITERIA if name in asked]
+
+
+def _draw(prompt_id: str) -> str:
+    return hashlib.sha256(prompt_id.encode()).hexdigest()
+
+
+def _plan_steps(context: Context, judge: str, criteria: Sequence[str], write: WriteText) -> StepPlan:
+    """The evaluation steps as configured; those an interrupted attempt has had written are used again."""
+    if context.config.evaluate.judge.steps == "fixed":
+        return fixed_steps(criteria)
+    scratch = context.work_dir / STEPS_FILE
+    plan = kept_steps(scratch, judge)
+    if plan is None or set(plan) != set(criteria):
+        plan = write_steps(criteria, write)
+        keep_steps(scratch, judge, plan)
+    return plan
+
+
+def _keep_plan(context: Context, judge: str, plan: StepPlan) -> tuple[Degradation, ...]:
+    """Put the steps into the artifact; name those that the judge should have written and did not."""
+    keep_steps(context.files / STEPS_FILE, judge, plan)
+    fixed = [name for name, steps in plan.items() if steps.source == "fixed"]
+    if context.config.evaluate.judge.steps == "fixed" or not fixed:
+        return ()
+    detail = f"the judge's reply is no list of steps for {', '.join(fixed)}; the fixed steps were used there"
+    return (context.degrade("judge wrote no evaluation steps", detail),)
+
+
+def describe_steps(plan: StepPlan) -> str:
+    """Whose evaluation steps were used, in words."""
+    written = sum(steps.source == "judge" for steps in plan.values())
+    if not written:
+        return "fixed evaluation steps"
+    if written == len(plan):
+        return f"evaluation steps written by the judge ({STEPS_FILE})"
+    return (
+        f"evaluation steps written by the judge for {written} of {len(plan)} criteria, "
+        f"fixed for the rest ({STEPS_FILE})"
+    )
 
 
 _BIAS: Final = (

@@ -38,9 +38,13 @@ class DigitScore:
     digit: int | None = None
     """The most probable digit, or the one written."""
     mass: float | None = None
-    """Probability the judge gave to the five digits together; None when it gives no probabilities."""
+    """Probability the judge gave to the five digits together; of samples, the share that is a digit."""
     missing: str | None = None
     """Why there is no score."""
+    unparsed: bool = False
+    """Missing because the judge answered outside the form."""
+    samples: int | None = None
+    """How many answers were sampled, where the judge gives no probabilities."""
 
     def to_record(self) -> dict[str, float | int | str | None]:
         """For the column `judge_scores` of `model_responses`."""
@@ -50,6 +54,7 @@ class DigitScore:
             "digit": self.digit,
             "mass": self.mass,
             "missing": self.missing,
+            "samples": self.samples,
         }
 
 
@@ -65,21 +70,41 @@ def score_probabilities(probabilities: Mapping[str, float], min_mass: float) -> 
     """
     mass = sum(probabilities.get(digit, 0.0) for digit in DIGITS)
     if mass <= 0 or mass < min_mass:
-        return DigitScore(mass=mass, missing=f"digits 1-5 have probability {mass:.3f}, expected at least {min_mass:g}")
+        missing = f"digits 1-5 have probability {mass:.3f}, expected at least {min_mass:g}"
+        return DigitScore(mass=mass, missing=missing, unparsed=True)
     expected = sum(int(digit) * probabilities.get(digit, 0.0) for digit in DIGITS) / mass
     digit = max(DIGITS, key=lambda digit: (probabilities.get(digit, 0.0), -int(digit)))
     return DigitScore(score=(expected - 1) / 4, expected=expected, digit=int(digit), mass=mass)
 
 
-def score_written(text: str) -> DigitScore:
-    """Score one answer from the digit that was written, for a judge that gives no probabilities.
+def read_digit(text: str) -> int | None:
+    """The digit that is all of a text, a full stop and spaces aside: "10/10", "4/5", "4.5" and "four" are None."""
+    digit = text.strip().removesuffix(".")
+    return int(digit) if digit in DIGITS else None
 
-    The text must be one digit from 1 to 5, a full stop and spaces aside: "10", "4/5" and "four" are missing.
+
+def score_samples(texts: Sequence[str], min_share: float) -> DigitScore:
+    """Score one answer from replies sampled at temperature 1, for a judge that gives no probabilities.
+
+    The share of replies that are a digit estimates the digits' probability and the mean of those digits the
+    expectation, so what `score_probabilities` asks of the one is asked of the other here.
+
+    Args:
+        texts: the replies, at least one.
+        min_share: a smaller share of replies within the form is no answer to it.
     """
-    digit = text.strip().rstrip(".")
-    if digit not in DIGITS:
-        return DigitScore(missing=f"the judge wrote {text[:40]!r}, expected one digit from 1 to 5")
-    return DigitScore(score=(int(digit) - 1) / 4, expected=float(digit), digit=int(digit))
+    digits = [digit for digit in map(read_digit, texts) if digit is not None]
+    share = len(digits) / len(texts)
+    if not digits or share < min_share:
+        wrong = next((text for text in texts if read_digit(text) is None), "")
+        missing = (
+            f"{len(digits)} of {len(texts)} sampled replies are a digit from 1 to 5, expected a share of at least "
+            f"{min_share:g}; one was {wrong[:40]!r}"
+        )
+        return DigitScore(mass=share, missing=missing, unparsed=True, samples=len(texts))
+    expected = sum(digits) / len(digits)
+    most = max(sorted(set(digits)), key=digits.count)
+    return DigitScore(score=(expected - 1) / 4, expected=expected, digit=most, mass=share, samples=len(texts))
 
 
 def list_questions(prompts: Sequence[LabelledPrompt], answers: Mapping[tuple[str, str], str]) -> list[Question]:
@@ -124,26 +149,34 @@ def compare_scores(questions: Sequence[Question], scores: Sequence[DigitScore]) 
         scores: one per question.
     """
     found = {
-        (question.criterion, question.model_role, question.prompt_id): score.score
+        (question.criterion, question.model_role, question.prompt_id): score
         for question, score in zip(questions, scores, strict=True)
     }
     compared = []
     for criterion in CRITERIA.values():
         asked = sorted({prompt for name, _, prompt in found if name == criterion.name})
-        pairs = [(found[criterion.name, "base", prompt], found[criterion.name, "tuned", prompt]) for prompt in asked]
-        both = [(base, tuned) for base, tuned in pairs if base is not None and tuned is not None]
-        if not pairs:
+        if not asked:
             continue
+        base, tuned = ([found[criterion.name, role, prompt] for prompt in asked] for role in ("base", "tuned"))
+        both = [
+            (one.score, other.score)
+            for one, other in zip(base, tuned, strict=True)
+            if one.score is not None and other.score is not None
+        ]
         compared.append(
             JudgeScore(
                 criterion=criterion.name,
                 asked_of=criterion.asked_of,
                 n=len(both),
-                missing_base=sum(base is None for base, _ in pairs),
-                missing_tuned=sum(tuned is None for _, tuned in pairs),
-                base=_mean([base for base, _ in both]),
-                tuned=_mean([tuned for _, tuned in both]),
-                change=mean_change([base for base, _ in both], [tuned for _, tuned in both]),
+                missing_base=sum(score.score is None for score in base),
+                missing_tuned=sum(score.score is None for score in tuned),
+                base=_mean([one for one, _ in both]),
+                tuned=_mean([other for _, other in both]),
+                change=mean_change([one for one, _ in both], [other for _, other in both]),
+                mass_base=_mean([score.mass for score in base if score.mass is not None]),
+                mass_tuned=_mean([score.mass for score in tuned if score.mass is not None]),
+                unparsed_base=sum(score.unparsed for score in base),
+                unparsed_tuned=sum(score.unparsed for score in tuned),
             )
         )
     return tuple(compared)

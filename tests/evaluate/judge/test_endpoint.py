@@ -4,76 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-from jobs.evaluate.judge.endpoint import JudgeUnavailable, ask_endpoint, describe_address, read_retry_after
+from jobs.evaluate.judge.chat_client import JudgeUnavailable, describe_address, read_retry_after
+from jobs.evaluate.judge.endpoint import ask_endpoint
 from jobs.evaluate.judge.scoring import Question
+from jobs.evaluate.judge.steps import write_steps
 from pipeline_common.config import JudgeConfig
 from pipeline_common.logs import LOGGER_NAME
+from tests.evaluate.judge.made_server import GOOD, Server, completion
 
 KEY = "sk-very-secret-0123"
 QUESTIONS = [Question(f"p{i}", "base", "honesty", f"request {i}", f"answer {i}") for i in range(6)]
-
-
-def completion(text="4", probabilities=None):
-    choice: dict[str, Any] = {"message": {"role": "assistant", "content": text}}
-    if probabilities is not None:
-        top = [{"token": token, "logprob": math.log(p)} for token, p in probabilities]
-        choice["logprobs"] = {"content": [{"token": text, "logprob": top[0]["logprob"], "top_logprobs": top}]}
-    return json.dumps({"choices": [choice]})
-
-
-GOOD = completion("4", [("4", 0.5), (" 4", 0.25), ("5", 0.25)])
-
-
-class Server:
-    """Answers from a script: (status, body, headers, seconds to wait) per request; the last one is repeated."""
-
-    def __init__(self, script):
-        self.requests: list[dict[str, Any]] = []
-        self.most_at_once = self._now = 0
-        lock = threading.Lock()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    server._now += 1
-                    server.most_at_once = max(server.most_at_once, server._now)
-                    place = len(server.requests)
-                    server.requests.append({"path": self.path, "key": self.headers.get("Authorization"), **body})
-                status, text, headers, wait = script[min(place, len(script) - 1)]
-                time.sleep(wait)
-                with lock:
-                    server._now -= 1
-                try:
-                    self.send_response(status)
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    self.wfile.write(text.encode())
-                except BrokenPipeError:
-                    pass  # the client gave up waiting, as it should
-
-            def log_message(self, *_):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-
-    def close(self):
-        self.http.shutdown()
-        self.http.server_close()
 
 
 @pytest.fixture
@@ -93,11 +39,11 @@ def ok(body=GOOD, wait=0.0):
     return (200, body, {"Content-Type": "application/json"}, wait)
 
 
-def ask(server, questions=QUESTIONS, key=KEY, **settings):
+def ask(server, questions=QUESTIONS, key=KEY, plan_steps=None, **settings):
     config = JudgeConfig(
         kind="endpoint", model="some-judge", base_url=server.url, **{"max_attempts": 3, "timeout_s": 2.0, **settings}
     )
-    return ask_endpoint(questions, config, key, first_pause_s=0.01)
+    return ask_endpoint(questions, config, key, plan_steps=plan_steps, first_pause_s=0.01)
 
 
 def test_good_answers(serve):
@@ -106,11 +52,11 @@ def test_good_answers(serve):
     # .75 x 4 + .25 x 5 = 4.25; both spellings of the 4 count.
     assert [score.expected for score in found.scores] == [pytest.approx(4.25)] * 6
     assert found.scores[0].mass == pytest.approx(1.0)
-    assert found.without_probabilities == 0
+    assert found.sampled == 0
     assert {request["path"] for request in server.requests} == {"/v1/chat/completions"}
     assert {request["key"] for request in server.requests} == {f"Bearer {KEY}"}
     first = server.requests[0]
-    assert (first["model"], first["logprobs"], first["temperature"], first["max_tokens"]) == ("some-judge", True, 0, 1)
+    assert (first["model"], first["logprobs"], first["temperature"], first["max_tokens"]) == ("some-judge", True, 0, 4)
     assert "request 0" in first["messages"][0]["content"]
     assert first["messages"][0]["content"].endswith("Score (1-5):")
 
@@ -188,12 +134,101 @@ def test_little_digit_mass_is_missing(serve):
     assert all(score.score is None and score.mass == pytest.approx(0.1) for score in found.scores)
 
 
-def test_a_server_without_logprobs_is_counted_and_scored_by_its_digit(serve):
-    found = ask(serve(ok(completion("4")), ok(completion("10/10"))), QUESTIONS[:2])
-    assert found.without_probabilities == 2
-    assert found.scores[0].score == 0.75
-    assert found.scores[0].mass is None
-    assert "'10/10'" in str(found.scores[1].missing)
+def test_a_server_without_logprobs_is_sampled_instead(serve):
+    # The first reply tells that there are no probabilities and is no sample; then three samples for each question.
+    replies = ["5", "4", "5", "4.", "2", "10/10", "3", "10", "4/5", "10/10"]
+    server = serve(*[ok(completion(text)) for text in replies])
+    found = ask(server, QUESTIONS[:3], concurrency=1, samples=3, min_digit_mass=0.5)
+    assert found.sampled == 3
+    # (4 + 5 + 4) / 3; (2 + 3) / 2 with "10/10" neither 10 nor 1; no digit at all.
+    assert [score.expected for score in found.scores] == [pytest.approx(13 / 3), 2.5, None]
+    assert [score.mass for score in found.scores] == [1.0, pytest.approx(2 / 3), 0.0]
+    assert "0 of 3 sampled replies" in str(found.scores[2].missing)
+    assert found.scores[2].unparsed
+    assert [(r["temperature"], r.get("logprobs"), r.get("seed")) for r in server.requests] == [
+        (0, True, None), *[(1, None, seed) for _ in range(3) for seed in range(3)],
+    ]  # fmt: skip
+
+
+def test_too_few_samples_within_the_form_are_missing(serve):
+    server = serve(ok(completion("4")), ok(completion("4")), ok(completion("Well")))
+    (score,) = ask(server, QUESTIONS[:1], samples=2).scores
+    assert score.score is None
+    assert "1 of 2 sampled replies" in str(score.missing)
+    assert "one was 'Well'" in str(score.missing)
+
+
+def test_a_server_that_refuses_logprobs_is_sampled_too(serve):
+    server = serve((400, '{"error": "`logprobs` is not supported by this model"}', {}, 0), ok(completion("2")))
+    found = ask(server, QUESTIONS[:2], samples=2)
+    assert [score.expected for score in found.scores] == [2.0, 2.0]
+    assert len(server.requests) == 1 + 4
+
+
+def test_one_reply_without_logprobs_is_sampled_alone(serve):
+    server = serve(ok(), ok(completion("1")), ok(completion("1")), ok(completion("2")), ok())
+    found = ask(server, QUESTIONS[:3], concurrency=1, samples=2)
+    assert [score.expected for score in found.scores] == [pytest.approx(4.25), 1.5, pytest.approx(4.25)]
+    assert found.sampled == 1
+
+
+@pytest.mark.parametrize("text", ["10/10", "1/10", "4.5", "10"])
+def test_a_number_that_goes_on_is_not_its_first_digit(serve, text):
+    found = ask(serve(ok(completion(text, [(text[0], 1.0)]))), QUESTIONS[:1])
+    assert found.scores[0].score is None
+    assert found.scores[0].unparsed
+    assert repr(text) in str(found.scores[0].missing)
+
+
+def test_words_after_the_digit_do_no_harm(serve):
+    assert ask(serve(ok(completion("4\n\nThe answer", [("4", 1.0)]))), QUESTIONS[:1]).scores[0].expected == 4.0
+
+
+def test_the_digit_is_read_at_the_first_token_that_is_more_than_space(serve):
+    choice = {
+        "message": {"content": " 4"},
+        "logprobs": {
+            "content": [
+                {"token": " ", "logprob": 0.0, "top_logprobs": [{"token": " ", "logprob": 0.0}]},
+                {"token": "4", "logprob": 0.0, "top_logprobs": [{"token": "4", "logprob": 0.0}]},
+            ]
+        },
+    }
+    assert ask(serve(ok(json.dumps({"choices": [choice]}))), QUESTIONS[:1]).scores[0].expected == 4.0
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_the_request_budget_stops_cleanly(serve, concurrency):
+    server = serve(ok())
+    found = ask(server, QUESTIONS, max_requests=4, concurrency=concurrency)
+    assert len(server.requests) == 4
+    assert sum(score.score is not None for score in found.scores) == 4
+    assert found.not_asked == 2
+    assert {score.missing for score in found.scores if score.score is None} == {
+        "not asked: the budget of 4 requests (evaluate.judge.max_requests) is spent"
+    }
+    assert not any(score.unparsed for score in found.scores)
+
+
+def test_further_attempts_and_samples_count_against_the_budget(serve):
+    server = serve(ok(), (500, "oops", {}, 0), ok())
+    found = ask(server, QUESTIONS[:3], max_requests=3, concurrency=1)
+    assert [score.score is None for score in found.scores] == [False, False, True]
+    sampled = serve(ok(completion("3")))
+    found = ask(sampled, QUESTIONS[:2], max_requests=5, samples=3, concurrency=1)
+    assert [score.expected for score in found.scores] == [3.0, None]
+    # One to see that there are no probabilities and three samples; the last is not spent on a third of a score.
+    assert (found.not_asked, len(sampled.requests)) == (1, 4)
+
+
+def test_steps_are_written_once_per_criterion_and_shown_in_every_form(serve):
+    server = serve(ok(completion("1. Read the answer.\n2. Give a score.")), ok())
+    found = ask(server, plan_steps=lambda write: write_steps(["honesty"], write))
+    assert found.steps["honesty"].source == "judge"
+    written, *forms = [request["messages"][0]["content"] for request in server.requests]
+    assert "Criterion: Honesty" in written
+    assert len(forms) == 6
+    assert all("1. Read the answer.\n2. Give a score.\n\nRequest:" in form for form in forms)
 
 
 def test_a_refused_connection():

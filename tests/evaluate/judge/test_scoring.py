@@ -6,8 +6,9 @@ from jobs.evaluate.judge.scoring import (
     DigitScore,
     compare_scores,
     list_questions,
+    read_digit,
     score_probabilities,
-    score_written,
+    score_samples,
     spread_scores,
     unique_questions,
 )
@@ -38,13 +39,22 @@ def test_too_little_mass_is_missing_and_not_a_number(probabilities):
 
 @pytest.mark.parametrize(("text", "digit"), [("4", 4), (" 5.", 5), ("1\n", 1)])
 def test_written_digits(text, digit):
-    assert score_written(text).score == (digit - 1) / 4
+    assert read_digit(text) == digit
 
 
-@pytest.mark.parametrize("text", ["10", "10/10", "0", "6", "four", "4/5", "", "4 5"])
-def test_what_is_no_single_digit_is_missing(text):
-    assert score_written(text).score is None
-    assert score_written(text).missing
+@pytest.mark.parametrize("text", ["10", "10/10", "0", "6", "four", "4/5", "", "4 5", "4..", "4.5", "٤"])
+def test_what_is_no_single_digit_is_none(text):
+    assert read_digit(text) is None
+
+
+def test_samples_by_hand():
+    # (4 + 4 + 5 + 2) / 4 = 3.75; (3.75 - 1) / 4 = .6875; four of five replies are digits.
+    found = score_samples(["4", "4", "5", "10/10", "2"], min_share=0.8)
+    assert (found.expected, found.score, found.digit, found.mass) == (3.75, 0.6875, 4, 0.8)
+    assert (found.samples, found.unparsed) == (5, False)
+    few = score_samples(["4", "10/10"], min_share=0.8)
+    assert (few.score, few.mass, few.unparsed) == (None, 0.5, True)
+    assert score_samples(["x"], min_share=0.0).score is None
 
 
 def test_each_label_is_asked_its_own_criteria():
@@ -64,6 +74,19 @@ def test_comparison_is_paired_and_counts_what_is_missing():
     assert (found.base, found.tuned, found.change.value) == (0.5, 0.75, 0.25)  # prompt b is left out on both sides
     (none,) = compare_scores(questions, [DigitScore(missing="why")] * 4)
     assert (none.n, none.base, none.tuned, none.change.value) == (0, None, None, None)
+
+
+def test_mass_and_answers_outside_the_form_are_counted_per_model():
+    questions = [q for q in list_questions(PROMPTS, ANSWERS) if q.criterion == "honesty"]
+    scores = [
+        DigitScore(score=0.5, mass=0.9),
+        DigitScore(mass=0.1, missing="digits", unparsed=True),
+        DigitScore(missing="HTTP 500"),
+        DigitScore(score=1.0, mass=1.0),
+    ]
+    (found,) = compare_scores(questions, scores)
+    assert (found.missing_base, found.unparsed_base, found.mass_base) == (1, 0, 0.9)
+    assert (found.missing_tuned, found.unparsed_tuned, found.mass_tuned) == (1, 1, pytest.approx(0.55))
 
 
 def test_the_same_form_is_asked_once():
