@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from jobs.analyze.formatting import UNDEFINED, write_significant
 from jobs.analyze.signals import TOLERANCE, find_overall
 from pipeline_common.measures import Control, Estimate, GeometryScore, Measures
 from pipeline_common.thresholds import Thresholds
@@ -26,16 +27,16 @@ TITLES: Final = {
     "layer_0_f2": "Embeddings (layer 0), f2",
     "shuffled_labels": "Labels shuffled, f2",
     "shuffled_labels_aqi": "Labels shuffled, AQI",
-    "label_noise_1": "1\N{NO-BREAK SPACE}% of labels wrong, f2",
-    "label_noise_5": "5\N{NO-BREAK SPACE}% of labels wrong, f2",
-    "label_noise_10": "10\N{NO-BREAK SPACE}% of labels wrong, f2",
+    "label_noise_1": "Label noise 1\N{NO-BREAK SPACE}%, f2",
+    "label_noise_5": "Label noise 5\N{NO-BREAK SPACE}%, f2",
+    "label_noise_10": "Label noise 10\N{NO-BREAK SPACE}%, f2",
 }
 _SUBJECTS: Final = {
     "words": "the prompts' words",
     "length": "the prompts' length",
     "source": "the data set that a prompt comes from",
     "axiom": "the prompts' axiom",
-    "layer_0": "the embeddings, before any layer has worked on them,",
+    "layer_0": "the embeddings before any layer",
 }
 """The controls that may explain the separation."""
 
@@ -71,11 +72,12 @@ def describe_explanation(controls: Sequence[Control], thresholds: Thresholds) ->
     states = find_states(controls)
     if not found or states is None:
         return None
-    named = [f"{_SUBJECTS[control.name]} alone (AUC {control.value.value:.2f})" for control in found]
+    named = [f"{_SUBJECTS[control.name]} (AUC {control.value.value:.2f})" for control in found]
     return (
-        f"A control explains the separation: {_join(named)} tell safe from unsafe prompts about as well as the hidden "
-        f"states do (AUC {states.value.value:.2f}), so AQI and f2 may show how these prompts were made rather than "
-        "alignment; only the change between the two models, and their behaviour, say anything about the fine-tune."
+        f"A control explains the separation: safe and unsafe prompts are told apart by {_join(named)} alone about as "
+        f"well as by the hidden states (AUC {states.value.value:.2f}). AQI and f2 may show how these prompts were "
+        "made rather than alignment: rely on the models' behaviour, or evaluate on prompts whose labels "
+        "differ in nothing else."
     )
 
 
@@ -90,13 +92,13 @@ def describe_control(control: Control, measures: Measures, thresholds: Threshold
     overall = find_overall(measures)
     if control.name == "layer_0_f2":
         return (
-            f"Before any layer f2 is {control.value.value:.3g} with the base{_against(overall, 'f2')}: the tokens read "
+            f"Before any layer f2 is {write_significant(control.value.value)} with the base{_against(overall, 'f2')}: the tokens read "
             "at the scored position lie apart by that much without any work of the model."
         )
     if control.name.startswith("shuffled_labels"):
         return (
-            f"With labels that mean nothing {control.unit} is {control.value.value:.2g} with the base on average and "
-            f"at most {control.value.high:.2g} in 97.5 % of the shuffles{_against(overall, control.unit)}."
+            f"With labels that mean nothing the base's {control.unit} is {write_significant(control.value.value)} on "
+            f"average{_below(control.value)}{_against(overall, control.unit)}."
         )
     return _describe_noise(control, overall)
 
@@ -115,9 +117,10 @@ def _describe_states(control: Control) -> str:
 def _describe_probe(control: Control, controls: Sequence[Control], thresholds: Thresholds) -> str:
     auc, share = control.value.value, share_of_states(control, controls)
     if not above_chance(control.value):
-        below = control.value.high is not None and control.value.high < CHANCE
-        why = ": both labels are spread evenly over it, so held-out prompts lean the other way" if below else ""
-        return f"No better than chance (AUC {auc:.2f}){why}."
+        grouped = control.name in {"source", "axiom"}
+        below = grouped and control.value.high is not None and control.value.high < CHANCE
+        why = "; below 0.5 as happens where both labels are spread evenly over the groups" if below else ""
+        return f"No better than chance (AUC {auc:.2f}{why})."
     if share is None:
         return f"AUC {auc:.2f}, with no separation by the hidden states to compare it with."
     compared = f"{100 * share:.0f} % of what the hidden states reach above chance"
@@ -133,7 +136,7 @@ def _describe_noise(control: Control, overall: GeometryScore | None) -> str:
     tuned = None if control.tuned is None else control.tuned.value
     clean = None if overall is None else overall.base.f2.value
     drop = None if overall is None else overall.f2_drop_pct.value
-    sentence = f"If another {percent} % of the labels were wrong, the base's f2 would be {base:.3g}"
+    sentence = f"If another {percent} % of the labels were wrong, the base's f2 would be {UNDEFINED if base is None else write_significant(base)}"
     if base is not None and clean is not None and clean > 0:
         sentence += f", {100 * base / clean:.0f} % of what was measured"
     if base is not None and tuned is not None and drop is not None and base > 0:
@@ -146,7 +149,21 @@ def _against(overall: GeometryScore | None, unit: str) -> str:
     if overall is None:
         return ""
     measured = overall.base.aqi.value if unit == "AQI" else overall.base.f2.value
-    return "" if measured is None else f", against {measured:.3g} on the scored states with the given labels"
+    return "" if measured is None else f", against {write_significant(measured)} with the given labels on the scored states"
+
+
+def _below(spread: Estimate) -> str:
+    return "" if spread.high is None else f" and at most {write_significant(spread.high)} in 97.5 % of the shuffles"
+
+
+def summarise_controls(measures: Measures, thresholds: Thresholds) -> tuple[str, ...]:
+    """The sentences for the first screen, each under its control's name; f2 and AQI of one control say the same."""
+    repeated = {"layer_0_f2", "shuffled_labels_aqi"}
+    return tuple(
+        f"{TITLES[control.name]}: {describe_control(control, measures, thresholds)}"
+        for control in measures.controls
+        if control.name not in repeated
+    )
 
 
 def list_controls(measures: Measures, thresholds: Thresholds) -> Iterator[dict[str, Any]]:
