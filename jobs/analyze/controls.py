@@ -72,10 +72,10 @@ def describe_explanation(controls: Sequence[Control], thresholds: Thresholds) ->
     states = find_states(controls)
     if not found or states is None:
         return None
-    named = [f"{_SUBJECTS[control.name]} (AUC {control.value.value:.2f})" for control in found]
+    named = [f"{_SUBJECTS[control.name]} (AUC {_write_auc(control.value)})" for control in found]
     return (
         f"A control explains the separation: safe and unsafe prompts are told apart by {_join(named)} alone about as "
-        f"well as by the hidden states (AUC {states.value.value:.2f}). AQI and f2 may show how these prompts were "
+        f"well as by the hidden states (AUC {_write_auc(states.value)}). AQI and f2 may show how these prompts were "
         "made rather than alignment: rely on the models' behaviour, or evaluate on prompts whose labels "
         "differ in nothing else."
     )
@@ -83,7 +83,7 @@ def describe_explanation(controls: Sequence[Control], thresholds: Thresholds) ->
 
 def describe_control(control: Control, measures: Measures, thresholds: Thresholds) -> str:
     """One plain sentence."""
-    if control.status == "undefined" or control.value.value is None:
+    if control.status == "undefined":
         return f"Undefined: {control.reason}."
     if control.name == "states":
         return _describe_states(control)
@@ -92,22 +92,22 @@ def describe_control(control: Control, measures: Measures, thresholds: Threshold
     overall = find_overall(measures)
     if control.name == "layer_0_f2":
         return (
-            f"Before any layer f2 is {write_significant(control.value.value)} with the base{_against(overall, 'f2')}: the tokens read "
-            "at the scored position lie apart by that much without any work of the model."
+            f"Before any layer the base's f2 is {_write(control.value.value)}{_against(overall, 'f2')}: so far the "
+            "prompts' own tokens lie apart, without any work of the model."
         )
     if control.name.startswith("shuffled_labels"):
         return (
-            f"With labels that mean nothing the base's {control.unit} is {write_significant(control.value.value)} on "
+            f"With labels that mean nothing the base's {control.unit} is {_write(control.value.value)} on "
             f"average{_below(control.value)}{_against(overall, control.unit)}."
         )
     return _describe_noise(control, overall)
 
 
 def _describe_states(control: Control) -> str:
-    tuned = "" if control.tuned is None else f", and with AUC {control.tuned.value:.2f} on those of the tuned model"
+    tuned = "" if control.tuned is None else f", and by the tuned model's with AUC {_write_auc(control.tuned)}"
     sentence = (
-        f"A linear probe on the base's scored states tells safe from unsafe prompts with AUC "
-        f"{control.value.value:.2f}{tuned}; 0.5 is chance, 1 perfect."
+        "A linear probe tells safe from unsafe prompts by the base's scored states with AUC "
+        f"{_write_auc(control.value)}{tuned}; 0.5 is chance, 1 perfect."
     )
     if not above_chance(control.value):
         sentence += " That is no better than chance, so there is no separation to explain."
@@ -115,19 +115,19 @@ def _describe_states(control: Control) -> str:
 
 
 def _describe_probe(control: Control, controls: Sequence[Control], thresholds: Thresholds) -> str:
-    auc, share = control.value.value, share_of_states(control, controls)
+    auc, share = _write_auc(control.value), share_of_states(control, controls)
     if not above_chance(control.value):
         grouped = control.name in {"source", "axiom"}
         below = grouped and control.value.high is not None and control.value.high < CHANCE
         why = "; below 0.5 as happens where both labels are spread evenly over the groups" if below else ""
-        return f"No better than chance (AUC {auc:.2f}{why})."
+        return f"No better than chance (AUC {auc}{why})."
     if share is None:
-        return f"AUC {auc:.2f}, with no separation by the hidden states to compare it with."
+        return f"AUC {auc}, with no separation by the hidden states to compare it with."
     compared = f"{100 * share:.0f} % of what the hidden states reach above chance"
     line = f"{100 * thresholds.control_explains_share:g} %"
     if explains(control, controls, thresholds):
-        return f"It explains the separation: AUC {auc:.2f} is {compared} (line: {line})."
-    return f"It carries part of the label: AUC {auc:.2f} is {compared}; from {line} on it would explain the separation."
+        return f"It explains the separation: AUC {auc} is {compared} (line: {line})."
+    return f"It carries part of the label: AUC {auc} is {compared}; from {line} on it would explain the separation."
 
 
 def _describe_noise(control: Control, overall: GeometryScore | None) -> str:
@@ -136,7 +136,7 @@ def _describe_noise(control: Control, overall: GeometryScore | None) -> str:
     tuned = None if control.tuned is None else control.tuned.value
     clean = None if overall is None else overall.base.f2.value
     drop = None if overall is None else overall.f2_drop_pct.value
-    sentence = f"If another {percent} % of the labels were wrong, the base's f2 would be {UNDEFINED if base is None else write_significant(base)}"
+    sentence = f"If another {percent} % of the labels were wrong, the base's f2 would be {_write(base)}"
     if base is not None and clean is not None and clean > 0:
         sentence += f", {100 * base / clean:.0f} % of what was measured"
     if base is not None and tuned is not None and drop is not None and base > 0:
@@ -149,11 +149,19 @@ def _against(overall: GeometryScore | None, unit: str) -> str:
     if overall is None:
         return ""
     measured = overall.base.aqi.value if unit == "AQI" else overall.base.f2.value
-    return "" if measured is None else f", against {write_significant(measured)} with the given labels on the scored states"
+    return "" if measured is None else f", against {_write(measured)} on the scored states with the given labels"
 
 
 def _below(spread: Estimate) -> str:
-    return "" if spread.high is None else f" and at most {write_significant(spread.high)} in 97.5 % of the shuffles"
+    return "" if spread.high is None else f" and at most {_write(spread.high)} in 97.5 % of the shuffles"
+
+
+def _write(value: float | None) -> str:
+    return UNDEFINED if value is None else write_significant(value)
+
+
+def _write_auc(auc: Estimate) -> str:
+    return UNDEFINED if auc.value is None else f"{auc.value:.2f}"
 
 
 def summarise_controls(measures: Measures, thresholds: Thresholds) -> tuple[str, ...]:

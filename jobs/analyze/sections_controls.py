@@ -29,11 +29,9 @@ def show_controls(evidence: Evidence) -> Section:
     numbers = Table(
         "What else tells the prompts apart",
         ("control", "unit", "prompts or base", "tuned", "explains the separation"),
-        tuple(
-            _number_cells(control, explaining=explains(control, controls, thresholds)) for control in controls
-        ),
-        note="In brackets: 95 % interval of an AUC and of the embeddings' f2; the central 95 % of the draws where labels "
-        "are shuffled or made wrong.",
+        tuple(_number_cells(control, explaining=explains(control, controls, thresholds)) for control in controls),
+        note="In brackets: 95 % interval of an AUC and of the embeddings' f2; the central 95 % of the draws where "
+        "labels are shuffled or made wrong.",
     )
     words = Table(
         "What each control says, and how it was measured",

@@ -24,10 +24,11 @@ from jobs.evaluate.metric.indices import Bools, Floats, UndefinedScore
 from pipeline_common.measures import Estimate
 
 FOLDS: Final = 5
+WORD: Final = r"(?u)\b\w+\b"
 LEVEL: Final = 0.95
 MAX_ITERATIONS: Final = 2000
 WORD_WEIGHT: Final = 100.0
-"""Inverse regularisation of the words' probe: the best of 1, 10, 100 on the sample prompts. A control must be strong."""
+"""Inverse regularisation of the words' probe: the best of 1, 10, 100 on the sample prompts. A control is to be strong."""
 
 
 def measure_words_auc(texts: Sequence[str], unsafe: Bools, seed: int) -> Estimate:
@@ -41,7 +42,7 @@ def measure_words_auc(texts: Sequence[str], unsafe: Bools, seed: int) -> Estimat
     Raises:
         UndefinedScore: too few prompts of a label, or half of the prompts hold no word.
     """
-    vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", ngram_range=(1, 2), sublinear_tf=True)
+    vectorizer = TfidfVectorizer(token_pattern=WORD, ngram_range=(1, 2), sublinear_tf=True)
     split = vectorizer.build_analyzer()
     with_words = sum(bool(split(text)) for text in texts)
     # Fewer, and the training part of a fold could be left without a single word.
