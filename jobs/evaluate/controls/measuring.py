@@ -9,11 +9,16 @@ from typing import Final
 import numpy as np
 
 from jobs.evaluate.controls import probes
-from jobs.evaluate.controls.relabelling import count_flips, flip_labels, relabelled_f2, shuffle_labels
+from jobs.evaluate.controls.relabelling import (
+    centre_rows,
+    count_flips,
+    flip_labels,
+    relabelled_f2,
+    shuffle_labels,
+)
 from jobs.evaluate.metric.bootstrap import LEVEL, canonical_order
-from jobs.evaluate.metric.gram import Gram, gram_matrix
 from jobs.evaluate.metric.indices import Bools, Floats, UndefinedScore, aqi_from_f2
-from jobs.evaluate.metric.representation import Activations, Embedding, embed_pair
+from jobs.evaluate.metric.representation import Activations, embed_pair
 from jobs.evaluate.selection import LabelledPrompt
 from pipeline_common.measures import Control, ControlName, ControlUnit, Estimate, GeometryScore
 
@@ -24,16 +29,17 @@ _NOTHING: Final = Estimate(value=None)
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """Both models' vectors [n, D], or why there are none."""
+class _States:
+    """One model's vectors."""
 
-    base: Embedding
-    tuned: Embedding
+    rows: Floats
+    """[n, at most n], about their mean."""
+    rounding: float
+    """Root mean square distance that float32 rounding amounts to."""
 
-    @property
-    def grams(self) -> tuple[Gram, Gram]:
-        base, tuned = (gram_matrix(part.values, part.rounding) for part in (self.base, self.tuned))
-        return base, tuned
+
+_Pair = tuple[_States, _States]
+"""Base and tuned."""
 
 
 def measure_controls(
@@ -85,9 +91,11 @@ def measure_controls(
 
 def _embed(base: Activations, tuned: Activations, layers: Sequence[int]) -> _Pair | UndefinedScore:
     try:
-        return _Pair(*embed_pair(base, tuned, layers))
+        pair = embed_pair(base, tuned, layers)
     except UndefinedScore as undefined:
         return undefined
+    in_base, in_tuned = (_States(centre_rows(part.values), part.rounding) for part in pair)
+    return in_base, in_tuned
 
 
 def _probe_prompts(name: ControlName, measure: Callable[[], Estimate], what: str) -> Control:
@@ -104,7 +112,7 @@ def _probe_states(name: ControlName, pair: _Pair | UndefinedScore, unsafe: Bools
     if isinstance(pair, UndefinedScore):
         return _leave_undefined(name, "AUC", how, pair.reason)
     try:
-        base, tuned = (probes.measure_states_auc(part.values, unsafe, seed) for part in (pair.base, pair.tuned))
+        base, tuned = (probes.measure_states_auc(states.rows, unsafe, seed) for states in pair)
     except UndefinedScore as undefined:
         return _leave_undefined(name, "AUC", how, undefined.reason)
     return Control(name=name, unit="AUC", how=how, value=base, tuned=tuned)
@@ -151,7 +159,7 @@ def _score_relabelled(
     if isinstance(pair, UndefinedScore):
         return _leave_undefined(name, unit, how, pair.reason)
     try:
-        base, tuned = (to_unit(relabelled_f2(gram, labels)) for gram in pair.grams)
+        base, tuned = (to_unit(relabelled_f2(states.rows, states.rounding, labels)) for states in pair)
     except UndefinedScore as undefined:
         return _leave_undefined(name, unit, how, undefined.reason)
     return Control(name=name, unit=unit, how=how, value=_summarise(base), tuned=_summarise(tuned))

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import norm
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -28,7 +27,7 @@ WORD: Final = r"(?u)\b\w+\b"
 LEVEL: Final = 0.95
 MAX_ITERATIONS: Final = 2000
 WORD_WEIGHT: Final = 100.0
-"""Inverse regularisation of the words' probe: the best of 1, 10, 100 on the sample prompts. A control is to be strong."""
+"""Inverse regularisation of the words' probe: the best of 1, 10, 100 on the sample prompts, to be a strong control."""
 
 
 def measure_words_auc(texts: Sequence[str], unsafe: Bools, seed: int) -> Estimate:
@@ -40,16 +39,20 @@ def measure_words_auc(texts: Sequence[str], unsafe: Bools, seed: int) -> Estimat
         seed: of the folds.
 
     Raises:
-        UndefinedScore: too few prompts of a label, or half of the prompts hold no word.
+        UndefinedScore: too few prompts of a label, or no two prompts share a word.
     """
-    vectorizer = TfidfVectorizer(token_pattern=WORD, ngram_range=(1, 2), sublinear_tf=True)
-    split = vectorizer.build_analyzer()
-    with_words = sum(bool(split(text)) for text in texts)
-    # Fewer, and the training part of a fold could be left without a single word.
-    if 2 * with_words <= len(texts):
-        raise UndefinedScore(f"only {with_words} of {len(texts)} prompts hold a word")
-    model = make_pipeline(vectorizer, LogisticRegression(C=WORD_WEIGHT, max_iter=MAX_ITERATIONS))
-    return cross_validate_auc(model, list(texts), unsafe, seed)
+    # Counted once, weighted per fold. A word of one prompt alone can tell nothing about another prompt.
+    vectorizer = CountVectorizer(token_pattern=WORD, ngram_range=(1, 2))
+    if not any(map(vectorizer.build_analyzer(), texts)):
+        raise UndefinedScore("no prompt holds a word")
+    counts = vectorizer.fit_transform(texts)
+    shared = np.flatnonzero(np.diff(counts.tocsc().indptr) >= 2)
+    if not shared.size:
+        raise UndefinedScore("no two prompts share a word")
+    model = make_pipeline(
+        TfidfTransformer(sublinear_tf=True), LogisticRegression(C=WORD_WEIGHT, max_iter=MAX_ITERATIONS)
+    )
+    return cross_validate_auc(model, counts[:, shared], unsafe, seed)
 
 
 def measure_length_auc(texts: Sequence[str], unsafe: Bools, seed: int) -> Estimate:
@@ -90,8 +93,8 @@ def measure_group_auc(groups: Sequence[str], unsafe: Bools, seed: int) -> Estima
 def measure_states_auc(states: Floats, unsafe: Bools, seed: int) -> Estimate:
     """AUC of a linear probe on hidden states.
 
-    The probe and its penalty are invariant to rotation, so it is fitted on the n principal axes when D is larger; one
-    common scale makes the mean squared entry 1, so the penalty means the same whatever the unit of the states.
+    The probe and its penalty do not change under rotation; one common scale makes the mean squared entry 1, so that the
+    penalty means the same whatever the unit of the states.
 
     Args:
         states: one row per prompt [n, D], finite, not all equal.
@@ -102,14 +105,11 @@ def measure_states_auc(states: Floats, unsafe: Bools, seed: int) -> Estimate:
         UndefinedScore: too few prompts of a label.
     """
     centred = states - states.mean(axis=0)
-    if centred.shape[1] > centred.shape[0]:
-        left, singular, _ = np.linalg.svd(centred, full_matrices=False)
-        centred = left * singular
     scaled = centred / np.sqrt(np.mean(centred**2))
     return cross_validate_auc(LogisticRegression(max_iter=MAX_ITERATIONS), scaled, unsafe, seed)
 
 
-def cross_validate_auc(model: Any, features: list[str] | NDArray[Any], unsafe: Bools, seed: int) -> Estimate:
+def cross_validate_auc(model: Any, features: Any, unsafe: Bools, seed: int) -> Estimate:
     """Mean AUC over stratified folds, each scored by a model fitted on the others, with `auc_interval`.
 
     Scores of different folds are never ranked together: their models differ, which pulls a pooled AUC below 0.5 where
@@ -117,7 +117,8 @@ def cross_validate_auc(model: Any, features: list[str] | NDArray[Any], unsafe: B
 
     Args:
         model: a scikit-learn classifier with a decision function.
-        features: one row per prompt [n, ...], in an order that does not depend on how the prompts came.
+        features: one row per prompt, an array or a sparse matrix [n, D], in an order of the rows that does not depend
+            on how the prompts came.
         unsafe: labels [n].
         seed: of the folds.
 

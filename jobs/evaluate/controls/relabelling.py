@@ -1,6 +1,6 @@
 """What separation the same states have under other labels: shuffled ones (chance) and partly wrong ones (label noise).
 
-Legend: n prompts, G [n, n] inner products of the centred rows, P relabellings, Y [P, n] their labels.
+Legend: n prompts, X [n, D] their centred states, P relabellings, Y [P, n] their labels.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 from jobs.evaluate.metric import indices
-from jobs.evaluate.metric.gram import Gram
 from jobs.evaluate.metric.indices import Bools, Floats, Scatter, count_labels, require_spread
 
 
@@ -55,14 +54,15 @@ def flip_labels(unsafe: Bools, share: float, draws: int, seed: int) -> Bools:
     return flipped
 
 
-def relabelled_scatter(gram: Gram, labels: Bools) -> Scatter:
+def relabelled_scatter(centred: Floats, rounding: float, labels: Bools) -> Scatter:
     """W and d2 of the same rows under each relabelling.
 
-    The rows are centred, so both group sums are u = Y x and -u: d2 = |u|^2 (n / (n_safe n_unsafe))^2 and
-    W = tr G - (n_safe n_unsafe / n) d2.
+    The rows are centred, so the group sums are u = Y X and -u: d2 = |u|^2 (n / (n_safe n_unsafe))^2 and
+    W = sum |x|^2 - (n_safe n_unsafe / n) d2.
 
     Args:
-        gram: of n rows, about their mean.
+        centred: X [n, D] with mean 0.
+        rounding: root mean square distance that rounding alone produces, in the unit of X.
         labels: Y [P, n], the same number of unsafe prompts in every row.
 
     Returns:
@@ -72,15 +72,31 @@ def relabelled_scatter(gram: Gram, labels: Bools) -> Scatter:
         UndefinedScore: fewer than two rows in a group, or no spread within the groups.
     """
     n_safe, n_unsafe = count_labels(labels[0])
-    marks = labels.astype(np.float64)
-    sums_sq = np.einsum("pn,pn->p", marks @ gram.products, marks)
+    sums = labels.astype(np.float64) @ centred
+    sums_sq = np.einsum("pd,pd->p", sums, sums)
     n, product = labels.shape[1], n_safe * n_unsafe
-    between_sq = np.maximum(sums_sq, 0.0) * (n / product) ** 2
-    within = np.trace(gram.products) - (product / n) * between_sq
-    require_spread(float(within.min()), n, gram.rounding)
+    between_sq = sums_sq * (n / product) ** 2
+    within = np.einsum("nd,nd->", centred, centred) - (product / n) * between_sq
+    require_spread(float(within.min()), n, rounding)
     return Scatter(within, between_sq, n_safe, n_unsafe)
 
 
-def relabelled_f2(gram: Gram, labels: Bools) -> Floats:
+def relabelled_f2(centred: Floats, rounding: float, labels: Bools) -> Floats:
     """f2 of the same rows under each relabelling Y [P, n]; see `relabelled_scatter`."""
-    return indices.f2(relabelled_scatter(gram, labels))
+    return indices.f2(relabelled_scatter(centred, rounding, labels))
+
+
+def centre_rows(values: Floats) -> Floats:
+    """The same points about their mean in at most n dimensions: no distance, index or penalised probe changes.
+
+    Args:
+        values: [n, D].
+
+    Returns:
+        [n, min(n, D)]; for D > n the coordinates along the principal axes, from the n x n inner products.
+    """
+    centred = values - values.mean(axis=0)
+    if centred.shape[1] <= centred.shape[0]:
+        return np.asarray(centred)
+    squares, axes = np.linalg.eigh(centred @ centred.T)
+    return np.asarray(axes * np.sqrt(np.maximum(squares, 0.0)))

@@ -98,7 +98,8 @@ def test_random_labels_give_chance(probe, made):
     ("measure", "reason"),
     [
         (lambda: measure_length_auc(["four"] * N, UNSAFE, 0), "all prompts have 4 characters and 1 words"),
-        (lambda: measure_words_auc(["?!"] * N, UNSAFE, 0), f"only 0 of {N} prompts hold a word"),
+        (lambda: measure_words_auc(["?!"] * N, UNSAFE, 0), "no prompt holds a word"),
+        (lambda: measure_words_auc([f"w{i}" for i in range(N)], UNSAFE, 0), "no two prompts share a word"),
         (lambda: measure_group_auc(["s"] * N, UNSAFE, 0), "every prompt is of 's'"),
         (lambda: measure_states_auc(np.eye(N), np.arange(N) < 3, 0), r"3 unsafe prompt\(s\)"),
     ],
