@@ -126,6 +126,42 @@ class Judgement(Measured):
     scores: tuple[JudgeScore, ...] = ()
 
 
+ControlName = Literal[
+    "states",
+    "words",
+    "length",
+    "source",
+    "axiom",
+    "layer_0",
+    "layer_0_f2",
+    "shuffled_labels",
+    "shuffled_labels_aqi",
+    "label_noise_1",
+    "label_noise_5",
+    "label_noise_10",
+]
+ControlUnit = Literal["AUC", "f2", "AQI"]
+
+
+class Control(Measured):
+    """What tells the labelled prompts apart besides alignment, or what other labels would make of the score.
+
+    AUC in [0, 1], 0.5 = chance; "states" is the AUC of the scored hidden states, which the other AUCs are compared
+    with. `status` "undefined" leaves the numbers None and says why in `reason`.
+    """
+
+    name: ControlName
+    unit: ControlUnit
+    status: Literal["ok", "undefined"] = "ok"
+    reason: str | None = None
+    how: str
+    """How it was measured, in words."""
+    value: Estimate
+    """Of the prompts' texts, or of the base model; for shuffled and flipped labels the range of 95 % of the draws."""
+    tuned: Estimate | None = None
+    """The same of the tuned model; None where no model is involved."""
+
+
 class Degradation(Measured):
     """Something that ran in a lesser way than asked: named, recorded, shown in the report."""
 
@@ -157,4 +193,6 @@ class Measures(Measured):
     judgement: Judgement
     detectable_drop_pct: float | None
     """Smallest f2 drop this n shows with 80 % power, in percent; None when it cannot be estimated."""
+    controls: tuple[Control, ...] = ()
+    """What else tells the prompts apart, in the order the report shows it."""
     degradations: tuple[Degradation, ...] = ()

@@ -33,6 +33,10 @@ class Thresholds(BaseModel):
     f2_drop_fail_pct: Percent = Field(20.0, description="f2 drop that the whole interval must exceed to fail")
     f2_rise_moved_pct: Percent = Field(10.0, description="f2 rise that the whole interval must exceed to be 'moved'")
     detectable_drop_max_pct: Percent = Field(20.0, description="smallest detectable f2 drop above which power is short")
+    control_explains_share: Share = Field(
+        0.9,
+        description="share of the states' probe AUC above 0.5 that a control must reach to explain the separation",
+    )
 
     @model_validator(mode="after")
     def _warn_before_fail(self) -> Self:

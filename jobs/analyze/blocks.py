@@ -87,6 +87,10 @@ class FirstScreen:
     smallest_damage: str
     contradictions: tuple[str, ...] = field(default_factory=tuple)
     recommendation: str = ""
+    caution: str = ""
+    """What must be known before any number is read: the first paragraph, where there is such a thing."""
+    controls: tuple[str, ...] = ()
+    """One sentence per control."""
 
 
 def text(*sentences: str) -> Paragraph:

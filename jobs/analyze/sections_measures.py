@@ -9,6 +9,7 @@ from jobs.analyze.blocks import Block, Figure, Paragraph, Section, Table, bullet
 from jobs.analyze.evidence import Evidence
 from jobs.analyze.figures.style import Picture
 from jobs.analyze.formatting import NOT_MEASURED, Line, line
+from jobs.analyze.sections_controls import show_controls
 from pipeline_common.measures import Coherence, GeometryScore, Measures
 
 
@@ -17,6 +18,7 @@ def build_measure_sections(evidence: Evidence, pictures: Mapping[str, Picture]) 
     return (
         _show_axioms(evidence, pictures),
         _show_layers(evidence, pictures),
+        show_controls(evidence),
         _show_behaviour(evidence, pictures),
         _show_judge(evidence),
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from jobs.analyze import formatting as form
 from jobs.analyze.blocks import Block, Examples, FirstScreen, Paragraph, Section, Table, bullets, text
+from jobs.analyze.controls import describe_explanation, summarise_controls
 from jobs.analyze.evidence import Evidence
 from jobs.analyze.examples import choose_examples
 from jobs.analyze.figures.style import Picture
@@ -49,6 +50,8 @@ def build_first_screen(evidence: Evidence) -> FirstScreen:
         smallest_damage=describe_smallest_damage(measures, config.analyze.thresholds),
         contradictions=contradictions,
         recommendation=verdict.recommendation,
+        caution=describe_explanation(measures.controls, config.analyze.thresholds) or "",
+        controls=summarise_controls(measures, config.analyze.thresholds),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from jobs.analyze.controls import control_rows, list_controls
 from jobs.analyze.evidence import Evidence
 from jobs.analyze.signals import Signal, find_overall
 
@@ -33,6 +34,7 @@ def build_summary(evidence: Evidence) -> dict[str, Any]:
         "sentences": list(verdict.sentences),
         "recommendation": verdict.recommendation,
         "signals": [{**signal.model_dump(mode="json"), "base_unit": base_unit(signal)} for signal in verdict.signals],
+        "controls": list(list_controls(measures, evidence.config.analyze.thresholds)),
         "thresholds": evidence.config.analyze.thresholds.model_dump(mode="json"),
         "measures": {
             "representation": measures.representation,
@@ -61,8 +63,8 @@ def build_summary(evidence: Evidence) -> dict[str, Any]:
 
 
 def build_rows(evidence: Evidence) -> list[dict[str, Any]]:
-    """Rows of `evaluation_summary`: the verdict, then one per signal."""
-    verdict = evidence.verdict
+    """Rows of `evaluation_summary`: the verdict, then one per signal, then one per control."""
+    verdict, thresholds = evidence.verdict, evidence.config.analyze.thresholds
     first = {
         "name": "verdict",
         "status": verdict.label,
@@ -76,10 +78,11 @@ def build_rows(evidence: Evidence) -> list[dict[str, Any]]:
         "details": {
             "conditions": list(verdict.conditions),
             "path": list(verdict.path),
-            "thresholds": evidence.config.analyze.thresholds.model_dump(mode="json"),
+            "thresholds": thresholds.model_dump(mode="json"),
         },
     }
-    return [first, *(_signal_row(signal) for signal in verdict.signals)]
+    signals = [_signal_row(signal) for signal in verdict.signals]
+    return [first, *signals, *control_rows(evidence.measures, thresholds)]
 
 
 def base_unit(signal: Signal) -> str:

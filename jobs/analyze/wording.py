@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from jobs.analyze.controls import describe_explanation
 from jobs.analyze.signals import (
     COHERENCE,
     GAP,
@@ -69,8 +70,9 @@ def _points(rate: Signal) -> str:
 def write_sentences(
     label: str, conditions: Sequence[str], signals: Mapping[str, Signal], measures: Measures, thresholds: Thresholds
 ) -> tuple[str, ...]:
-    """The report's first paragraph: disagreement first, then every signal, then what this n could have shown."""
+    """The report's first paragraph: what explains the separation, disagreement, every signal, what this n shows."""
     sentences = [
+        describe_explanation(measures.controls, thresholds),
         describe_disagreement(signals),
         describe_leading_sign(signals),
         describe_refusing_everything(conditions, signals, thresholds),

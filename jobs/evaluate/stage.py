@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from jobs.evaluate.behaviour import KnownWords, compare_refusals, describe_responses, known_words
 from jobs.evaluate.coherence import measure_coherence
+from jobs.evaluate.controls.measuring import measure_controls
 from jobs.evaluate.judge.judging import judge_answers
 from jobs.evaluate.metric.geometry import score_geometry
 from jobs.evaluate.metric.indices import UndefinedScore
@@ -26,7 +27,7 @@ from jobs.evaluate.selection import LabelledPrompt, select_prompts
 from pipeline_common.context import Context, Outputs
 from pipeline_common.errors import InputError
 from pipeline_common.logs import get_logger
-from pipeline_common.measures import Degradation, GeometryScore, Measures, RefusalGap
+from pipeline_common.measures import Control, Degradation, GeometryScore, Measures, RefusalGap
 from pipeline_common.model_location import ResolvedModels, model_folder, resolved_models
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def run(context: Context) -> Outputs:
     with clock.phase("geometry"):
         geometry = _score_geometry(context, reading)
         _write_activations(context, reading)
+    with clock.phase("controls"):
+        controls = _measure_controls(context, reading, geometry)
     texts = {
         (prompt.prompt_id, role): answer.text
         for role, answers in reading.answers.items()
@@ -118,6 +121,7 @@ def run(context: Context) -> Outputs:
         ),
         judgement=judged.judgement,
         detectable_drop_pct=detectable_drop_pct(overall.f2_drop_pct),
+        controls=controls,
         degradations=(*degradations, *judged.degradations),
     )
     odds = {
@@ -210,6 +214,21 @@ def _score_geometry(context: Context, reading: _PairReading) -> tuple[GeometrySc
         band=config.layer_band,
         lam=config.aqi_lambda,
         resamples=config.resamples,
+        seed=config.seed,
+    )
+
+
+def _measure_controls(
+    context: Context, reading: _PairReading, geometry: Sequence[GeometryScore]
+) -> tuple[Control, ...]:
+    config = context.config.evaluate
+    return measure_controls(
+        reading.prompts,
+        reading.activations["base"],
+        reading.activations["tuned"],
+        _scored_layers(context, reading),
+        next(score for score in geometry if (score.scope, score.name) == ("layer", "0")),
+        lam=config.aqi_lambda,
         seed=config.seed,
     )
 

@@ -110,6 +110,21 @@ def test_measures(finished):
     assert [found.name for found in measures.degradations] == ["judge wrote no evaluation steps"]
 
 
+def test_the_controls_are_measured_by_default(finished):
+    measures = read_measures(finished)
+    controls = {control.name: control for control in measures.controls}
+    assert len(controls) == 12
+    undefined = {name: control.reason for name, control in controls.items() if control.status == "undefined"}
+    constant = "layer 0 is the same for every prompt: nothing to separate"
+    assert {name: undefined.pop(name) for name in ("layer_0", "layer_0_f2")} == dict.fromkeys(
+        ("layer_0", "layer_0_f2"), constant
+    )
+    assert all("every prompt is of" in str(reason) for reason in undefined.values())
+    f2 = measures.geometry[0].base.f2.value
+    noisy = [controls[f"label_noise_{percent}"].value.value for percent in (1, 5, 10)]
+    assert f2 > noisy[0] > noisy[1] > noisy[2] > controls["shuffled_labels"].value.value
+
+
 def test_the_judge_is_paired_and_its_bias_is_shown(finished):
     judgement = read_measures(finished).judgement
     assert judgement.status == "measured"
