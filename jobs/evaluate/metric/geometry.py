@@ -29,6 +29,7 @@ from jobs.evaluate.metric.representation import (
     embed_pair,
     require_finite,
     select_layers,
+    take_prompts,
 )
 from pipeline_common.errors import InputError
 from pipeline_common.measures import Estimate, GeometryScore, Indices, Scope
@@ -77,7 +78,7 @@ def score_role(gram: Gram, unsafe: Bools, weights: Floats, lam: float) -> RoleSc
     """
     s = observed_scatter(gram, unsafe)
     f2 = float(indices.f2(s))
-    f2_cloud = recentre(indices.f2(resampled_scatter(gram, unsafe, weights)), f2)
+    f2_cloud = recentre(indices.f2(resampled_scatter(gram, unsafe, weights.astype(np.float32))), f2)
     return RoleScore(
         xbi=float(indices.xie_beni(s)) if s.between_sq > 0 else None,
         chi=float(indices.calinski_harabasz(s)),
@@ -137,11 +138,11 @@ def score_geometry(
     Raises:
         InputError: shapes that do not fit, NaN or infinity (prompt and layer named), repeated prompt ids.
     """
-    _require_shapes(base, tuned, unsafe, axioms, prompt_ids)
+    require_shapes(base, tuned, unsafe, axioms, prompt_ids)
     for role, activations in (("base", base), ("tuned", tuned)):
         require_finite(activations, prompt_ids, role)
     order = canonical_order(prompt_ids)
-    base, tuned, unsafe = base[order], tuned[order], np.asarray(unsafe, dtype=np.bool_)[order]
+    base, tuned, unsafe = take_prompts(base, order), take_prompts(tuned, order), np.asarray(unsafe, dtype=np.bool_)[order]
     topics = np.asarray(axioms, dtype=np.str_)[order]
     n_layers = base.shape[1] - 1
     sample = _Sample(unsafe, draw_weights(assign_strata(unsafe, topics.tolist()), resamples, seed), lam)
@@ -257,7 +258,7 @@ def _to_score(
     )
 
 
-def _require_shapes(
+def require_shapes(
     base: Activations, tuned: Activations, unsafe: Bools, axioms: Sequence[str], prompt_ids: Sequence[str]
 ) -> None:
     """Refuse inputs that do not belong together.

@@ -51,6 +51,11 @@ class Embedding:
     """Root mean square distance that float32 rounding of the states amounts to, in the unit of `values`."""
 
 
+def take_prompts(activations: Activations, order: NDArray[np.intp]) -> Activations:
+    """The prompts in another order; no copy (they may fill much of the memory) if it is the one they have."""
+    return activations if np.array_equal(order, np.arange(order.size)) else activations[order]
+
+
 def select_layers(mode: LayerMode, n_layers: int, band: tuple[float, float] = BAND) -> tuple[int, ...]:
     """Which entries of the layer axis are averaged.
 
