@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluate.metric import clusters
-from jobs.evaluate.metric.bootstrap import assign_strata, canonical_order
+from jobs.evaluate.metric.bootstrap import assign_strata, label_order
 from jobs.evaluate.metric.direction import compare_directions
-from jobs.evaluate.metric.geometry import MIN_AXIOM_ROWS, require_shapes
-from jobs.evaluate.metric.gram import Gram, PairGrams, pair_grams
+from jobs.evaluate.metric.geometry import MIN_AXIOM_ROWS, require_shapes, score_geometry
+from jobs.evaluate.metric.gram import Gram, PairGrams
 from jobs.evaluate.metric.indices import Bools, UndefinedScore, count_labels
 from jobs.evaluate.metric.permutation import (
     Singles,
@@ -28,20 +28,12 @@ from jobs.evaluate.metric.permutation import (
     swap_forms,
 )
 from jobs.evaluate.metric.probe import probe
-from jobs.evaluate.metric.representation import (
-    BAND,
-    Activations,
-    LayerMode,
-    embed_pair,
-    require_finite,
-    select_layers,
-    take_prompts,
-)
+from jobs.evaluate.metric.representation import BAND, Activations, LayerMode
 from jobs.evaluate.metric.similarity import debiased_cka
-from pipeline_common.measures import ClusterShape, Diagnosis, Diagnostics, SeparationTest
+from pipeline_common.measures import ClusterShape, Diagnosis, Diagnostics, GeometryScore, SeparationTest
 
 
-def diagnose_pair(
+def measure_pair(
     base: Activations,
     tuned: Activations,
     unsafe: Bools,
@@ -50,10 +42,12 @@ def diagnose_pair(
     *,
     layers: LayerMode = "band",
     band: tuple[float, float] = BAND,
+    lam: float = 0.5,
+    resamples: int = 1000,
     permutations: int = 4999,
     seed: int = 0,
-) -> Diagnostics:
-    """Diagnose base against tuned on the scored representation and on every layer.
+) -> tuple[tuple[GeometryScore, ...], Diagnostics]:
+    """Score and diagnose base against tuned, reading the activations once.
 
     Args:
         base: pooled activations [N, L + 1, D], entry 0 the embeddings.
@@ -63,38 +57,51 @@ def diagnose_pair(
         prompt_ids: unique id of each prompt [N]; the result does not depend on the order of the prompts.
         layers: the scored representation (`select_layers`).
         band: relative depth that "band" averages.
+        lam: AQI's weight of the compactness term in [0, 1].
+        resamples: B, for all intervals.
         permutations: P, of the labels and of the swaps.
-        seed: of permutations and folds.
+        seed: of the resampling, the permutations and the folds.
 
     Returns:
-        The record. What does not exist for some layer or axiom is None there with a reason.
+        The scores (`score_geometry`) and the record. What does not exist for some layer or axiom is None there with a
+        reason.
 
     Raises:
         InputError: shapes that do not fit, NaN or infinity (prompt and layer named), repeated prompt ids.
     """
     require_shapes(base, tuned, unsafe, axioms, prompt_ids)
-    for role, activations in (("base", base), ("tuned", tuned)):
-        require_finite(activations, prompt_ids, role)
-    order = canonical_order(prompt_ids)
-    base, tuned = take_prompts(base, order), take_prompts(tuned, order)
-    labels = np.asarray(unsafe, dtype=np.bool_)[order]
-    topics = np.asarray(axioms, dtype=np.str_)[order]
-    n_layers = base.shape[1] - 1
+    order = label_order(unsafe, prompt_ids)
+    labels, topics = np.asarray(unsafe, dtype=np.bool_)[order], np.asarray(axioms, dtype=np.str_)[order]
     null = _Null(labels, topics, permutations, seed)
+    diagnoses: dict[str, Diagnosis] = {}
+    by_scope: dict[str, list[SeparationTest]] = {"overall": [], "axiom": [], "layer": []}
 
-    scored = _embed_grams(base, tuned, select_layers(layers, n_layers, band))
-    tests = [null.test("overall", "pooled", scored)]
-    by_axiom = [null.test("axiom", name, scored, topics == name) for name in sorted(set(topics.tolist()))]
-    diagnoses, by_layer = [], []
-    for layer in range(n_layers + 1):
-        pair = _embed_grams(base, tuned, (layer,))
-        diagnoses.append(diagnose(str(layer), pair, labels, topics, seed))
-        by_layer.append(null.test("layer", str(layer), pair))
-    return Diagnostics(
-        permutations=permutations,
-        scored=diagnose("scored", scored, labels, topics, seed),
-        layers=tuple(diagnoses),
-        tests=(*tests, *adjust(by_axiom), *adjust(by_layer)),
+    def visit(name: str, pair: PairGrams | UndefinedScore) -> None:
+        diagnoses[name] = diagnose(name, pair, labels, topics, seed)
+        if name != "scored":
+            by_scope["layer"].append(null.test("layer", name, pair))
+            return
+        by_scope["overall"].append(null.test("overall", "pooled", pair))
+        for axiom in sorted(set(topics.tolist())):
+            by_scope["axiom"].append(null.test("axiom", axiom, pair, topics == axiom))
+
+    scores = score_geometry(
+        base,
+        tuned,
+        unsafe,
+        axioms,
+        prompt_ids,
+        layers=layers,
+        band=band,
+        lam=lam,
+        resamples=resamples,
+        seed=seed,
+        visit=visit,
+    )
+    scored = diagnoses.pop("scored")
+    tests = (*by_scope["overall"], *adjust(by_scope["axiom"]), *adjust(by_scope["layer"]))
+    return scores, Diagnostics(
+        permutations=permutations, scored=scored, layers=tuple(diagnoses.values()), tests=tests
     )
 
 
@@ -180,15 +187,6 @@ class _Null:
             )
         except UndefinedScore as undefined:
             return SeparationTest(scope=scope, name=name, reason=undefined.reason)
-
-
-def _embed_grams(base: Activations, tuned: Activations, layers: Sequence[int]) -> PairGrams | UndefinedScore:
-    """Inner products of both models on some layers, or why there is nothing to compare."""
-    try:
-        in_base, in_tuned = embed_pair(base, tuned, layers)
-    except UndefinedScore as undefined:
-        return undefined
-    return pair_grams(in_base.values, in_tuned.values, in_base.rounding, in_tuned.rounding)
 
 
 def _attempt(reasons: list[str], measure: Callable[[], Any]) -> Any:

@@ -6,10 +6,13 @@ Legend: n prompts, D width, B resamples, G [n, n] inner products of the centred 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import get_blas_funcs
 
 from jobs.evaluate.metric.indices import Bools, Floats, Scatter, count_labels, require_spread
 
@@ -34,18 +37,25 @@ class PairGrams:
 
     base: Gram
     tuned: Gram
-    cross: Floats
-    """Base rows (first axis) with tuned rows [n, n]; not symmetric."""
+    multiply: Callable[[], Floats]
+    """Makes `cross`: a matrix product as dear as the other two together, which not every reader needs."""
+
+    @cached_property
+    def cross(self) -> Floats:
+        """Base rows (first axis) with tuned rows [n, n]; not symmetric."""
+        return self.multiply()
 
     def take(self, rows: Bools) -> PairGrams:
         """The same for some prompts, each model about its mean over them."""
-        return PairGrams(self.base.take(rows), self.tuned.take(rows), centre_products(self.cross[np.ix_(rows, rows)]))
+        return PairGrams(
+            self.base.take(rows), self.tuned.take(rows), lambda: centre_products(self.cross[np.ix_(rows, rows)])
+        )
 
 
-def pair_grams(base: Floats, tuned: Floats, base_rounding: float, tuned_rounding: float) -> PairGrams:
+def pair_grams(base: Floats, tuned: Floats, base_rounding: float = 0.0, tuned_rounding: float = 0.0) -> PairGrams:
     """Inner products within and across two models' rows [n, D], in float64."""
     a, b = base - base.mean(axis=0), tuned - tuned.mean(axis=0)
-    return PairGrams(Gram(a @ a.T, base_rounding), Gram(b @ b.T, tuned_rounding), a @ b.T)
+    return PairGrams(Gram(a @ a.T, base_rounding), Gram(b @ b.T, tuned_rounding), lambda: np.asarray(a @ b.T))
 
 
 def gram_matrix(x: Floats, rounding: float) -> Gram:
@@ -61,8 +71,24 @@ def centre_products(products: Floats) -> Floats:
 
 
 def quadratic_forms(products: NDArray[np.floating], vectors: NDArray[np.floating]) -> NDArray[np.floating]:
-    """v' G v for every row v of `vectors` [B, n], in the precision of its arguments."""
-    return np.asarray(np.einsum("bi,bi->b", vectors @ products, vectors))
+    """v' G v for every row v of `vectors` [B, n], in the precision of its arguments.
+
+    G is symmetric, so v' G v = 2 v' T v with T its upper triangle and half its diagonal: half of the multiplications.
+    """
+    upper = np.triu(products)
+    np.fill_diagonal(upper, np.diagonal(products) / 2)
+    multiply = get_blas_funcs("trmm", (upper, vectors))
+    # T is upper in rows, and BLAS reads columns first: its transpose from the right of it is the same product.
+    multiplied = multiply(2.0, np.asfortranarray(upper), vectors.T).T
+    return np.asarray(np.einsum("bi,bi->b", multiplied, vectors))
+
+
+def label_rows(unsafe: Bools) -> tuple[slice | Bools, slice | Bools]:
+    """Where the safe and the unsafe rows are: slices (which need no copies) if all safe rows come first, else masks."""
+    n_safe = int(np.count_nonzero(~unsafe))
+    if unsafe[n_safe:].all():
+        return slice(0, n_safe), slice(n_safe, unsafe.size)
+    return ~unsafe, unsafe
 
 
 def resampled_scatter(gram: Gram, unsafe: Bools, weights: NDArray[np.floating]) -> Scatter:
@@ -84,11 +110,11 @@ def resampled_scatter(gram: Gram, unsafe: Bools, weights: NDArray[np.floating]) 
         UndefinedScore: fewer than two rows in a group, or a resample without spread within the groups.
     """
     n_safe, n_unsafe = count_labels(unsafe)
-    g, safe = gram.products.astype(weights.dtype, copy=False), ~unsafe
-    c_safe, c_unsafe = weights[:, safe], weights[:, unsafe]
-    safe_sq = quadratic_forms(g[np.ix_(safe, safe)], c_safe).astype(np.float64)
-    unsafe_sq = quadratic_forms(g[np.ix_(unsafe, unsafe)], c_unsafe).astype(np.float64)
-    cross = np.einsum("bi,bi->b", c_safe @ g[np.ix_(safe, unsafe)], c_unsafe).astype(np.float64)
+    g, (safe, other) = gram.products.astype(weights.dtype, copy=False), label_rows(unsafe)
+    c_safe, c_unsafe = weights[:, safe], weights[:, other]
+    safe_sq = quadratic_forms(g[safe][:, safe], c_safe).astype(np.float64)
+    unsafe_sq = quadratic_forms(g[other][:, other], c_unsafe).astype(np.float64)
+    cross = np.einsum("bi,bi->b", c_safe @ g[safe][:, other], c_unsafe).astype(np.float64)
     within = weights @ np.diagonal(g) - safe_sq / n_safe - unsafe_sq / n_unsafe
     between_sq = safe_sq / n_safe**2 + unsafe_sq / n_unsafe**2 - 2.0 * cross / (n_safe * n_unsafe)
     require_spread(float(within.min()), unsafe.size, gram.rounding)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.evaluate.metric.gram import Gram, PairGrams, quadratic_forms
+from jobs.evaluate.metric.gram import Gram, PairGrams, label_rows, quadratic_forms
 from jobs.evaluate.metric.indices import Bools, Floats, count_labels, require_spread
 
 Singles = NDArray[np.float32]
@@ -155,14 +155,14 @@ def swapped_difference(forms: SwapForms, unsafe: Bools, signs: NDArray[np.floati
         [P].
     """
     n_safe, n_unsafe = count_labels(unsafe)
-    g, safe = forms.half_difference.astype(signs.dtype), ~unsafe
-    s_safe, s_unsafe = signs[:, safe], signs[:, unsafe]
-    hh_safe = quadratic_forms(g[np.ix_(safe, safe)], s_safe) / n_safe**2
-    hh_unsafe = quadratic_forms(g[np.ix_(unsafe, unsafe)], s_unsafe) / n_unsafe**2
-    hh_cross = np.einsum("pi,pi->p", s_safe @ g[np.ix_(safe, unsafe)], s_unsafe) / (n_safe * n_unsafe)
+    g, (safe, other) = forms.half_difference.astype(signs.dtype), label_rows(unsafe)
+    s_safe, s_unsafe = signs[:, safe], signs[:, other]
+    hh_safe = quadratic_forms(g[safe][:, safe], s_safe) / n_safe**2
+    hh_unsafe = quadratic_forms(g[other][:, other], s_unsafe) / n_unsafe**2
+    hh_cross = np.einsum("pi,pi->p", s_safe @ g[safe][:, other], s_unsafe) / (n_safe * n_unsafe)
     linear = forms.mean_dot_h.astype(signs.dtype)
     safe_dot = s_safe @ linear[:, safe].T / n_safe  # [P, 2]: safe and unsafe mean of m with the safe mean of s h
-    unsafe_dot = s_unsafe @ linear[:, unsafe].T / n_unsafe
+    unsafe_dot = s_unsafe @ linear[:, other].T / n_unsafe
     mm = forms.mean_products
     even = mm[0, 0] + mm[1, 1] - 2.0 * mm[0, 1] + hh_safe + hh_unsafe - 2.0 * hh_cross
     odd = 2.0 * ((unsafe_dot[:, 1] - unsafe_dot[:, 0]) - (safe_dot[:, 1] - safe_dot[:, 0]))
