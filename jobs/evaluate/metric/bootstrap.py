@@ -65,7 +65,7 @@ def assign_strata(unsafe: Bools, axioms: Sequence[str]) -> Ints:
     return np.asarray(np.unique(keys, return_inverse=True)[1], dtype=np.intp)
 
 
-def draw_weights(strata: Ints, resamples: int, seed: int) -> Floats:
+def draw_weights(strata: Ints, resamples: int, seed: int | np.random.SeedSequence) -> Floats:
     """Draw Rao-Wu resampling weights.
 
     Args:
