@@ -100,9 +100,7 @@ def measure_pair(
     )
     scored = diagnoses.pop("scored")
     tests = (*by_scope["overall"], *adjust(by_scope["axiom"]), *adjust(by_scope["layer"]))
-    return scores, Diagnostics(
-        permutations=permutations, scored=scored, layers=tuple(diagnoses.values()), tests=tests
-    )
+    return scores, Diagnostics(permutations=permutations, scored=scored, layers=tuple(diagnoses.values()), tests=tests)
 
 
 def diagnose(

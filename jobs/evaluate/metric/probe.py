@@ -66,7 +66,7 @@ def probe(pair: PairGrams, unsafe: Bools, strata: Ints, seed: int = 0) -> ProbeS
     for k in range(FOLDS):
         held_out = folds == k
         loss = {c: sum(losses[k, j, c] for j in range(FOLDS) if j != k) for c in PENALTIES}
-        best = min(PENALTIES, key=lambda c, loss=loss: loss[c])
+        best = min(PENALTIES, key=loss.__getitem__)
         scores = _fit(base, unsafe, ~held_out, best, np.concatenate([base[held_out], tuned[held_out]]))
         in_base, in_tuned = np.split(scores, 2)
         auc_base.append(area_under_curve(in_base, unsafe[held_out]))
