@@ -53,9 +53,15 @@ class PairGrams:
 
 
 def pair_grams(base: Floats, tuned: Floats, base_rounding: float = 0.0, tuned_rounding: float = 0.0) -> PairGrams:
-    """Inner products within and across two models' rows [n, D], in float64."""
-    a, b = base - base.mean(axis=0), tuned - tuned.mean(axis=0)
-    return PairGrams(Gram(a @ a.T, base_rounding), Gram(b @ b.T, tuned_rounding), lambda: np.asarray(a @ b.T))
+    """Inner products within and across two models' rows [n, D], in float64.
+
+    They are centred after the multiplication, which spares two copies of all rows and costs digits only where the
+    offset that all rows share is many times their spread (`embed_pair` has taken off the base's).
+    """
+    of_base, of_tuned = (centre_products(rows @ rows.T) for rows in (base, tuned))
+    return PairGrams(
+        Gram(of_base, base_rounding), Gram(of_tuned, tuned_rounding), lambda: centre_products(base @ tuned.T)
+    )
 
 
 def gram_matrix(x: Floats, rounding: float) -> Gram:
@@ -71,7 +77,7 @@ def centre_products(products: Floats) -> Floats:
 
 
 def quadratic_forms(products: NDArray[np.floating], vectors: NDArray[np.floating]) -> NDArray[np.floating]:
-    """v' G v for every row v of `vectors` [B, n], in the precision of its arguments.
+    """Form v' G v for every row v of `vectors` [B, n], in the precision of its arguments.
 
     G is symmetric, so v' G v = 2 v' T v with T its upper triangle and half its diagonal: half of the multiplications.
     """

@@ -1,9 +1,9 @@
 """Permutation tests: is there any separation, did it change, and how many tests were asked.
 
-Legend: n prompts, P permutations, D width, G [n, n] inner products of the rows about their mean. Permutations are drawn
+Legend: n prompts, P permutations, G [n, n] inner products of the rows about their mean. Permutations are drawn
 once for prompts in canonical order (`bootstrap.canonical_order`) and shared by every model and layer. The quadratic
-forms run in float32, whose rounding is far below the spread of a null distribution; ties within it count as "at least as
-extreme", so a p value errs upwards. With P permutations the smallest p is 1 / (P + 1).
+forms run in float32, whose rounding is far below the spread of a null distribution; ties within it count as "at least
+as extreme", so a p value errs upwards. With P permutations the smallest p is 1 / (P + 1).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def permute_labels(unsafe: Bools, axioms: Sequence[str], permutations: int, seed
 
 
 def draw_signs(n: int, permutations: int, seed: int) -> Singles:
-    """Draw for each prompt whether base and tuned trade places: -1 = swapped, +1 = kept [P, n], each with chance 1/2."""
+    """Draw for each prompt whether base and tuned trade places: -1 = swapped, +1 = kept [P, n], with chance 1/2."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 2, size=(permutations, n), dtype=np.int8).astype(np.float32) * 2.0 - 1.0
 
@@ -92,8 +92,9 @@ class SwapForms:
 def swap_forms(pair: PairGrams, unsafe: Bools) -> SwapForms:
     """Prepare the swap test.
 
-    Each model's rows are first moved to mean 0 and scaled to root mean square norm 1, which changes none of its indices:
-    otherwise trading places between two clouds that only lie apart, or differ in size, would look like a change.
+    Each model's rows are first moved to mean 0 and scaled to root mean square norm 1, which changes none of its
+    indices: otherwise trading places between two clouds that only lie apart, or differ in size, would look like a
+    change.
 
     Args:
         pair: of n prompts.
@@ -144,7 +145,8 @@ def change_p(forms: SwapForms, unsafe: Bools, signs: Singles) -> float:
 def swapped_difference(forms: SwapForms, unsafe: Bools, signs: NDArray[np.floating]) -> Floats:
     """d2 / W of the swapped base minus that of the swapped tuned model, for every row of signs.
 
-    With the label sums H_g = sum s_i h_i: |mean_g +- H_g / n_g|^2 = |mean_g|^2 +- 2 mean_g . H_g / n_g + |H_g|^2 / n_g^2.
+    With the label sums H_g = sum s_i h_i:
+    |mean_g +- H_g / n_g|^2 = |mean_g|^2 +- 2 mean_g . H_g / n_g + |H_g|^2 / n_g^2.
 
     Args:
         forms: of the pair.
@@ -190,6 +192,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _tail(null: NDArray[np.floating], observed: float) -> float:
-    """(1 + number at least as large) / (P + 1): the observed order is one of the permutations (Phipson & Smyth 2010)."""
+    """(1 + number at least as large) / (P + 1): the observed order counts as one of them (Phipson & Smyth 2010)."""
     reached = null >= observed - _TIE * abs(observed) - _NOTHING
     return (1 + int(np.count_nonzero(reached))) / (null.size + 1)

@@ -26,7 +26,7 @@ from jobs.evaluate.metric.indices import Bools, Floats, UndefinedScore, count_la
 COMPONENTS: Final = 64
 """Leading components kept: more of them cost time and are noise at some hundred prompts."""
 FOLDS: Final = 4
-PENALTIES: Final = (0.1, 10.0, 1000.0)
+PENALTIES: Final = (1.0, 100.0)
 """Values of C (inverse strength of the L2 penalty) to choose from, for features of unit root mean square norm."""
 
 

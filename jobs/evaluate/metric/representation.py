@@ -133,7 +133,7 @@ def embed_pair(
         UndefinedScore: if one of the layers is constant in the base.
     """
     rows = slice(None) if order is None else order
-    sums = [np.zeros((base.shape[0], base.shape[2])) for _ in range(2)]
+    sums: list[Floats | None] = [None, None]
     rounding = [0.0, 0.0]
     for layer in layers:
         states = base[rows, layer]
@@ -142,9 +142,10 @@ def embed_pair(
         for role, states_of in enumerate((states, tuned[rows, layer])):
             normalised = states_of - scaling.centre
             normalised *= share
-            sums[role] += normalised
+            total = sums[role]
+            sums[role] = normalised if total is None else np.add(total, normalised, out=total)
             rounding[role] += ROUNDING * _rms(states_of) * share
-    in_base, in_tuned = (Embedding(sums[role], rounding[role]) for role in range(2))
+    in_base, in_tuned = (Embedding(t, r) for t, r in zip(sums, rounding, strict=True) if t is not None)
     return in_base, in_tuned
 
 

@@ -41,15 +41,16 @@ def debiased_cka(base: Gram, tuned: Gram) -> float:
     """Debiased linear centred kernel alignment; 1 = the same up to rotation, shift and scale, about 0 = unrelated.
 
     HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L)). The plain form (Kornblith et al. 2019, arXiv 1905.00414) comes out
-    near 1 for any two models once the width exceeds n; this one does not (Murphy et al. 2024, arXiv 2405.01012). Slightly
-    outside [-1, 1] only by estimation noise.
+    near 1 for any two models once the width exceeds n; this one does not (Murphy et al. 2024, arXiv 2405.01012).
+    Slightly outside [-1, 1] only by estimation noise.
 
     Args:
         base: of n rows.
         tuned: of the same rows.
 
     Raises:
-        UndefinedScore: fewer than four rows, or a model without structure among the prompts (HSIC_1 of it not positive).
+        UndefinedScore: fewer than four rows, or a model without structure among the prompts (its HSIC_1 is not
+            positive).
     """
     cross = hsic_unbiased(base.products, tuned.products)
     own = [hsic_unbiased(gram.products, gram.products) for gram in (base, tuned)]

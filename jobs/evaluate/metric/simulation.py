@@ -1,8 +1,8 @@
 """Planted activations with a known answer, and what the score says of them: coverage, bias, power, false alarms.
 
-Legend: n prompts, D width, runs = independent draws of the prompts. Rows are normal with covariance eigenvalues k^-decay
-(the spectrum of real hidden states is about 1/k); unsafe rows are shifted along a direction with |shift|^2 = f2 times
-the covariance's trace. The tuned model shares part of its noise with the base, as a fine-tune of it does.
+Legend: n prompts, D width, runs = independent draws of the prompts. Rows are normal with covariance eigenvalues
+k^-decay (the spectrum of real hidden states is about 1/k); unsafe rows are shifted along a direction with |shift|^2 =
+f2 times the covariance's trace. The tuned model shares part of its noise with the base, as a fine-tune of it does.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Plant:
     def expected_f2(self, true_f2: float) -> float:
         """The f2 of the labels as they are: wrong ones pull the means together and widen the groups.
 
-        With a, b the shares of truly unsafe rows among those labelled unsafe and safe: the means lie (a - b) of the shift
-        apart, and the within-group variance grows by the shift's times a (1 - a) and b (1 - b).
+        With a, b the shares of truly unsafe rows among those labelled unsafe and safe: the means lie (a - b) of the
+        shift apart, and the within-group variance grows by the shift's times a (1 - a) and b (1 - b).
         """
         e, p = self.label_noise, self.share_unsafe
         labelled = p * (1 - e) + (1 - p) * e
@@ -81,7 +81,7 @@ class Coverage:
     mean_f2_error_pct: float
     """100 (mean f2 of the base - planted) / planted; of the absolute value if 0 is planted."""
     alarm: float
-    """Share of runs whose whole interval of the drop lies above `alarm_pct`: power, or false alarms if none is planted."""
+    """Share of runs whose whole interval of the drop lies above `alarm_pct`: power, or false alarms without a drop."""
 
 
 def draw_pair(plant: Plant, rng: np.random.Generator) -> PlantedPair:

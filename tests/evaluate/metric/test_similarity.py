@@ -13,7 +13,7 @@ from jobs.evaluate.metric.similarity import debiased_cka, hsic_unbiased
 
 
 def test_hsic_is_the_u_statistic_it_claims_to_be():
-    # Its definition: the mean over ordered pairs and quadruples of different rows of k_ij l_ij + k_ij l_qr - 2 k_ij l_iq.
+    # Its definition: means over ordered tuples of different rows of k_ij l_ij + k_ij l_qr - 2 k_ij l_iq.
     rng = np.random.default_rng(0)
     k, l = (rows @ rows.T for rows in rng.standard_normal((2, 6, 3)))  # noqa: E741
     pairs = np.mean([k[i, j] * l[i, j] for i, j in itertools.permutations(range(6), 2)])
