@@ -147,6 +147,9 @@ class EvaluateConfig(Section):
     layer_band: tuple[Fraction, Fraction] = (0.4, 0.8)
     aqi_lambda: Fraction = 0.5
     resamples: Annotated[int, Field(ge=200)] = 1000
+    permutations: Annotated[int, Field(ge=199)] = Field(
+        4999, description="of labels and of base with tuned; the smallest p is 1 / (permutations + 1)"
+    )
     batch_tokens: PositiveInt = Field(4096, description="tokens per forward batch; changes speed, not results")
     max_new_tokens: Annotated[int, Field(ge=8)] = 16
     responses_per_class: PositiveInt | None = Field(None, description="answers generated per class; None = all prompts")

@@ -162,6 +162,63 @@ class Control(Measured):
     """The same of the tuned model; None where no model is involved."""
 
 
+class ClusterShape(Measured):
+    """Further cluster indices of one model (definitions: `jobs.evaluate.metric.clusters`)."""
+
+    silhouette: float | None = None
+    davies_bouldin: float | None = None
+    dunn: float | None = None
+    participation_ratio: float | None = None
+
+
+class Diagnosis(Measured):
+    """How one representation of base and tuned differ; what is None is explained in `reason`."""
+
+    name: str
+    """"scored" = the representation of the headline, else the layer's index ("0" = embeddings)."""
+    reason: str | None = None
+    base: ClusterShape = ClusterShape()
+    tuned: ClusterShape = ClusterShape()
+    cka: float | None = None
+    """Debiased linear CKA; 1 = the same up to rotation, shift and scale, about 0 = unrelated."""
+    direction_cosine: float | None = None
+    """Debiased cosine of both models' difference of label means (the refusal direction)."""
+    projection_gap_base: float | None = None
+    """Debiased distance of the label means along the base's direction, in units of the base's spread."""
+    projection_gap_tuned: float | None = None
+    """The same of the tuned model, along the base's direction."""
+    probe_auc_base: float | None = None
+    """Linear probe fitted on the base, on held-out prompts; 0.5 = chance."""
+    probe_auc_tuned: float | None = None
+    """The same probe on the tuned model's states of those prompts."""
+
+
+class SeparationTest(Measured):
+    """Permutation tests of one scope; `name` as in `GeometryScore`. Holm's adjustment is over the tests of a scope."""
+
+    scope: Literal["overall", "axiom", "layer"]
+    name: str
+    reason: str | None = None
+    p_base: float | None = None
+    """One-sided p of the base's separation (labels permuted within axioms)."""
+    p_tuned: float | None = None
+    p_change: float | None = None
+    """Two-sided p of the change of f2 (base and tuned swapped prompt by prompt)."""
+    holm_base: float | None = None
+    holm_tuned: float | None = None
+    holm_change: float | None = None
+
+
+class Diagnostics(Measured):
+    """What stands beside the headline scores: similarity of the models, probes, tests."""
+
+    permutations: int
+    """Smallest possible p = 1 / (permutations + 1)."""
+    scored: Diagnosis
+    layers: tuple[Diagnosis, ...]
+    tests: tuple[SeparationTest, ...]
+
+
 class Degradation(Measured):
     """Something that ran in a lesser way than asked: named, recorded, shown in the report."""
 
@@ -196,3 +253,5 @@ class Measures(Measured):
     controls: tuple[Control, ...] = ()
     """What else tells the prompts apart, in the order the report shows it."""
     degradations: tuple[Degradation, ...] = ()
+    diagnostics: Diagnostics | None = None
+    """None in measures written before it existed."""

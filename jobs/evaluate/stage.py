@@ -15,7 +15,7 @@ from jobs.evaluate.behaviour import KnownWords, compare_refusals, describe_respo
 from jobs.evaluate.coherence import measure_coherence
 from jobs.evaluate.controls.measuring import measure_controls
 from jobs.evaluate.judge.judging import judge_answers
-from jobs.evaluate.metric.geometry import score_geometry
+from jobs.evaluate.metric.diagnostics import measure_pair
 from jobs.evaluate.metric.indices import UndefinedScore
 from jobs.evaluate.metric.paired import refusal_gap
 from jobs.evaluate.metric.power import detectable_drop_pct
@@ -27,7 +27,7 @@ from jobs.evaluate.selection import LabelledPrompt, select_prompts
 from pipeline_common.context import Context, Outputs
 from pipeline_common.errors import InputError
 from pipeline_common.logs import get_logger
-from pipeline_common.measures import Control, Degradation, GeometryScore, Measures, RefusalGap
+from pipeline_common.measures import Control, Degradation, Diagnostics, GeometryScore, Measures, RefusalGap
 from pipeline_common.model_location import ResolvedModels, model_folder, resolved_models
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def run(context: Context) -> Outputs:
     placement, degradations = _choose_placement(context)
     reading = _read_pair(context, models, placement, selected, clock)
     with clock.phase("geometry"):
-        geometry = _score_geometry(context, reading)
+        geometry, diagnostics = _measure_geometry(context, reading)
         _write_activations(context, reading)
     with clock.phase("controls"):
         controls = _measure_controls(context, reading, geometry)
@@ -123,6 +123,7 @@ def run(context: Context) -> Outputs:
         detectable_drop_pct=detectable_drop_pct(overall.f2_drop_pct),
         controls=controls,
         degradations=(*degradations, *judged.degradations),
+        diagnostics=diagnostics,
     )
     odds = {
         role: [float(values[place]) for place in reading.answered] for role, values in (reading.log_odds or {}).items()
@@ -202,9 +203,9 @@ def _measure_gap(context: Context, reading: _PairReading) -> tuple[RefusalGap | 
     )
 
 
-def _score_geometry(context: Context, reading: _PairReading) -> tuple[GeometryScore, ...]:
+def _measure_geometry(context: Context, reading: _PairReading) -> tuple[tuple[GeometryScore, ...], Diagnostics]:
     config = context.config.evaluate
-    return score_geometry(
+    return measure_pair(
         reading.activations["base"],
         reading.activations["tuned"],
         reading.unsafe,
@@ -214,6 +215,7 @@ def _score_geometry(context: Context, reading: _PairReading) -> tuple[GeometrySc
         band=config.layer_band,
         lam=config.aqi_lambda,
         resamples=config.resamples,
+        permutations=config.permutations,
         seed=config.seed,
     )
 

@@ -1,6 +1,6 @@
 """make bench: time the commands people wait for, as whole processes, and print a Markdown table.
 
-python -m tests.benchmarks [--only help,run,prepare]
+python -m tests.benchmarks [--only help,run,prepare,metric]
 """
 
 from __future__ import annotations
@@ -83,9 +83,16 @@ def bench_prepare() -> list[Timing]:
     return rows.bench(50_000)
 
 
+def bench_metric() -> list[Timing]:
+    """All of the metric for one pair of the Llama-3-8B shape, and its cost against n and D."""
+    from tests.benchmarks import bench_metric as scores
+
+    return scores.bench()
+
+
 def main() -> None:
     """Run the groups asked for and print the table."""
-    groups = {"help": bench_help, "run": bench_run, "prepare": bench_prepare}
+    groups = {"help": bench_help, "run": bench_run, "prepare": bench_prepare, "metric": bench_metric}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(groups), help="groups to run, joined by commas")
     wanted = parser.parse_args().only.split(",")

@@ -47,6 +47,7 @@ class Workshop:
             f"runtime.output_dir={self.folder / name}",
             "evaluate.prompts_per_class=64",
             "evaluate.resamples=200",
+            "evaluate.permutations=199",
             "evaluate.max_new_tokens=12",
             *([f"evaluate.judge.model={self.base}"] if judge else ["evaluate.judge.kind=none"]),
             *overrides,
@@ -123,6 +124,27 @@ def test_the_controls_are_measured_by_default(finished):
     f2 = measures.geometry[0].base.f2.value
     noisy = [controls[f"label_noise_{percent}"].value.value for percent in (1, 5, 10)]
     assert f2 > noisy[0] > noisy[1] > noisy[2] > controls["shuffled_labels"].value.value
+
+
+def test_diagnostics(finished):
+    measures = read_measures(finished)
+    diagnostics = measures.diagnostics
+    assert diagnostics is not None
+    assert [layer.name for layer in diagnostics.layers] == ["0", "1", "2", "3"]
+    assert diagnostics.layers[0].reason == "layer 0 is the same for every prompt: nothing to separate"
+    # The small model refuses because it tells the prompts apart; the adapter is small.
+    assert diagnostics.scored.probe_auc_base > 0.9
+    assert diagnostics.scored.cka > 0.5
+    assert diagnostics.scored.projection_gap_base > 0
+    assert [(test.scope, test.name) for test in diagnostics.tests] == [
+        ("overall", "pooled"),
+        ("axiom", "Justice"),
+        ("axiom", "Peace"),
+        *[("layer", str(layer)) for layer in range(4)],
+    ]
+    assert diagnostics.permutations == 199
+    assert diagnostics.tests[0].p_base == 1 / 200
+    assert diagnostics.tests[4].holm_base >= diagnostics.tests[4].p_base
 
 
 def test_the_judge_is_paired_and_its_bias_is_shown(finished):

@@ -43,6 +43,16 @@ def canonical_order(prompt_ids: Sequence[str]) -> Ints:
     return order
 
 
+def label_order(unsafe: Bools, prompt_ids: Sequence[str]) -> Ints:
+    """Indices that sort the prompts by label (safe first), then by id: the order everything is computed in.
+
+    Raises:
+        InputError: if an id occurs twice.
+    """
+    order = canonical_order(prompt_ids)
+    return order[np.argsort(np.asarray(unsafe, dtype=np.bool_)[order], kind="stable")]
+
+
 def assign_strata(unsafe: Bools, axioms: Sequence[str]) -> Ints:
     """Number the strata label x axiom; a label's strata of fewer than `MIN_STRATUM` rows share one number.
 
@@ -55,7 +65,7 @@ def assign_strata(unsafe: Bools, axioms: Sequence[str]) -> Ints:
     return np.asarray(np.unique(keys, return_inverse=True)[1], dtype=np.intp)
 
 
-def draw_weights(strata: Ints, resamples: int, seed: int) -> Floats:
+def draw_weights(strata: Ints, resamples: int, seed: int | np.random.SeedSequence) -> Floats:
     """Draw Rao-Wu resampling weights.
 
     Args:

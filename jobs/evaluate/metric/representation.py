@@ -114,13 +114,17 @@ def fit_layer_scaling(base_layer: Activations, layer: int) -> LayerScaling:
     return LayerScaling(centre, scale)
 
 
-def embed_pair(base: Activations, tuned: Activations, layers: Sequence[int]) -> tuple[Embedding, Embedding]:
+def embed_pair(
+    base: Activations, tuned: Activations, layers: Sequence[int], order: NDArray[np.intp] | None = None
+) -> tuple[Embedding, Embedding]:
     """Average normalised layers of both models into one vector per prompt.
 
     Args:
         base: [N, L + 1, D], finite.
         tuned: the same shape.
         layers: entries of the layer axis.
+        order: prompts in the order of the result; None = as they come. The activations may fill much of the memory,
+            so they are put in order layer by layer.
 
     Returns:
         The base's and the tuned model's vectors [N, D], normalised alike.
@@ -128,17 +132,21 @@ def embed_pair(base: Activations, tuned: Activations, layers: Sequence[int]) -> 
     Raises:
         UndefinedScore: if one of the layers is constant in the base.
     """
-    scalings = [fit_layer_scaling(base[:, layer], layer) for layer in layers]
-    return _embed(base, layers, scalings), _embed(tuned, layers, scalings)
-
-
-def _embed(activations: Activations, layers: Sequence[int], scalings: Sequence[LayerScaling]) -> Embedding:
-    values = np.zeros((activations.shape[0], activations.shape[2]))
-    rounding = 0.0
-    for layer, scaling in zip(layers, scalings, strict=True):
-        values += (activations[:, layer] - scaling.centre) / scaling.scale
-        rounding += ROUNDING * _rms(activations[:, layer]) / scaling.scale
-    return Embedding(values / len(layers), rounding / len(layers))
+    rows = slice(None) if order is None else order
+    sums: list[Floats | None] = [None, None]
+    rounding = [0.0, 0.0]
+    for layer in layers:
+        states = base[rows, layer]
+        scaling = fit_layer_scaling(states, layer)
+        share = 1.0 / (scaling.scale * len(layers))
+        for role, states_of in enumerate((states, tuned[rows, layer])):
+            normalised = states_of - scaling.centre
+            normalised *= share
+            total = sums[role]
+            sums[role] = normalised if total is None else np.add(total, normalised, out=total)
+            rounding[role] += ROUNDING * _rms(states_of) * share
+    in_base, in_tuned = (Embedding(t, r) for t, r in zip(sums, rounding, strict=True) if t is not None)
+    return in_base, in_tuned
 
 
 def _rms(rows: NDArray[np.floating]) -> float:
