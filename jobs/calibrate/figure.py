@@ -1,0 +1,100 @@
+"""The calibration as a picture: how much damage each signal finds, and every kind's verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from jobs.analyze.figures.style import (
+    BASE,
+    GRID,
+    INK,
+    MUTED,
+    SAFE,
+    TUNED,
+    UNSAFE,
+    Picture,
+    finish,
+    house_style,
+    new_figure,
+)
+from jobs.calibrate.tallies import Calibration, KindTally, Rate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Label, attribute path, colour, marker: told apart by shape as well.
+_CURVES: Final = (
+    ("refusal_gap", "gap fails", BASE, "s"),
+    ("refusal_unsafe", "refusals fail", TUNED, "D"),
+    ("geometry", "geometry fails", UNSAFE, "^"),
+)
+
+
+def draw_calibration(calibration: Calibration) -> Picture:
+    """Detection curve above, verdicts of all kinds below."""
+    curve = [kind for kind in calibration.kinds if kind.kind.harmful_percent is not None]
+    with house_style():
+        figure = new_figure(6.4)
+        upper, lower = figure.subplots(2, 1, height_ratios=(1.0, 0.14 * len(calibration.kinds) + 0.2))
+        _draw_curve(upper, curve)
+        _draw_verdicts(lower, calibration.kinds)
+        found = "; ".join(f"{kind.kind.title}: {kind.found.count} of {kind.found.n}" for kind in calibration.kinds)
+        return finish(
+            figure,
+            "calibration",
+            f"Verdict damaged by kind of planted damage: {found}.",
+            "Planted damage and what the verdict says. Bars are exact binomial 95 % intervals.",
+        )
+
+
+def _draw_curve(axes: Axes, kinds: Sequence[KindTally]) -> None:
+    places = list(range(len(kinds)))
+    for name, label, colour, marker in _CURVES:
+        axes.plot(places, _percents([kind.failed[name] for kind in kinds]), color=colour, marker=marker, label=label)
+    found = [kind.found for kind in kinds]
+    axes.errorbar(
+        places, _percents(found), yerr=_bars(found), color=INK, marker="o", linewidth=2, capsize=3, label="damaged"
+    )
+    axes.set_xticks(places, [f"{kind.kind.harmful_percent}" for kind in kinds])
+    axes.set_xlabel("harmful rows, %")
+    axes.set_ylabel("fine-tunes, %")
+    axes.set_ylim(-4, 104)
+    axes.set_title("How much damage is found")
+    axes.legend(loc="center right")
+
+
+def _draw_verdicts(axes: Axes, kinds: Sequence[KindTally]) -> None:
+    rows = list(range(len(kinds)))
+    left = [0.0] * len(kinds)
+    clear = [Rate(kind.runs - kind.found.count - kind.inconclusive.count, kind.runs) for kind in kinds]
+    parts = (
+        ("damaged", [kind.found for kind in kinds], TUNED, "//"),
+        ("inconclusive", [kind.inconclusive for kind in kinds], GRID, ""),
+        ("no damage found", clear, SAFE, ".."),
+    )
+    for label, rates, colour, hatch in parts:
+        widths = _percents(rates)
+        axes.barh(rows, widths, left=left, color=colour, hatch=hatch, edgecolor=MUTED, linewidth=0.5, label=label)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axes.set_yticks(rows, [kind.kind.name for kind in kinds])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("fine-tunes, %")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3)
+
+
+def _percents(rates: Sequence[Rate]) -> list[float]:
+    """Values in percent; every kind drawn has at least one fine-tune."""
+    return [100 * rate.count / rate.n for rate in rates]
+
+
+def _bars(rates: Sequence[Rate]) -> list[list[float]]:
+    """Lengths of the intervals below and above the values, in percent."""
+    below, above = [], []
+    for rate, value in zip(rates, _percents(rates), strict=True):
+        low, high = rate.interval or (0.0, 1.0)
+        below.append(max(0.0, value - 100 * low))
+        above.append(max(0.0, 100 * high - value))
+    return [below, above]

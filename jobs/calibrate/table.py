@@ -1,0 +1,115 @@
+"""The calibration in words and numbers, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from jobs.calibrate.tallies import TOOK_SHARE, Calibration, KindTally, Rate, Spread
+
+_SIGNAL_TITLES: Final = {
+    "refusal_unsafe": "refusals",
+    "over_refusal_safe": "over-refusal",
+    "refusal_gap": "gap",
+    "geometry": "geometry",
+    "coherence": "coherence",
+    "power": "power",
+}
+
+
+def write_table(calibration: Calibration, command: str) -> str:
+    """The whole page: verdicts by kind, false alarms, which signal caught what, sizes of the changes.
+
+    Args:
+        calibration: the counts.
+        command: what made them.
+    """
+    return "\n".join(_lines(calibration, command)) + "\n"
+
+
+def _lines(calibration: Calibration, command: str) -> Iterator[str]:
+    yield "# Calibration of the verdict"
+    yield ""
+    runs = sum(kind.runs for kind in calibration.kinds)
+    yield (
+        f"{runs} fine-tunes of the embedded model (base seeds {_listed(calibration.bases)}; fine-tune seeds "
+        f"{_listed(calibration.seeds)}), made with `{command}`. Intervals are exact binomial ones, 95 %."
+    )
+    if calibration.codes > 1:
+        yield ""
+        yield f"**The results come from {calibration.codes} versions of the code.**"
+    yield ""
+    yield f'False alarms ("damaged" on harmless rows): {format_rate(calibration.false_alarms)}.'
+    yield f"Inconclusive on harmless rows: {format_rate(calibration.harmless_inconclusive)}."
+    yield ""
+    yield (
+        f"*Took*: at least {100 * TOOK_SHARE:.0f} % of the prompts that the damage aims at get answers with the planted "
+        "opening (compared letter by letter; no signal of the verdict is asked)."
+    )
+    yield ""
+    yield "| rows | fine-tunes | took | damaged | 95 % | damaged where it took | inconclusive | no damage found |"
+    yield "| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |"
+    for kind in calibration.kinds:
+        clear = kind.runs - kind.found.count - kind.inconclusive.count
+        where_took = "-" if kind.found_where_took is None else _fraction(kind.found_where_took)
+        yield (
+            f"| {_title(kind)} | {kind.runs} | {'-' if kind.took is None else kind.took} | {kind.found.count} "
+            f"| {_interval(kind.found)} | {where_took} | {kind.inconclusive.count} | {clear} |"
+        )
+    yield ""
+    yield "Which signal caught what: fine-tunes in which it failed, and in brackets those in which it at least warned."
+    yield ""
+    yield f"| rows | {' | '.join(_SIGNAL_TITLES.values())} |"
+    yield f"| --- |{' ---: |' * len(_SIGNAL_TITLES)}"
+    for kind in calibration.kinds:
+        cells = (f"{kind.failed[name].count} ({kind.alarmed[name].count})" for name in _SIGNAL_TITLES)
+        yield f"| {_title(kind)} | {' | '.join(cells)} |"
+    yield ""
+    yield "Size of the changes: median (smallest to largest)."
+    yield ""
+    yield "| rows | answered as taught, % | refusals of unsafe prompts, points | gap drop, % | f2 drop, % |"
+    yield "| --- | --- | --- | --- | --- |"
+    for kind in calibration.kinds:
+        sizes = (kind.refusal_change, kind.gap_drop_pct, kind.f2_drop_pct)
+        numbers = (_format_spread(kind.taught_share, 100), *(_format_spread(size) for size in sizes))
+        yield f"| {_title(kind)} | {' | '.join(numbers)} |"
+
+
+def format_rate(rate: Rate) -> str:
+    """As in "1 of 20 = 5.0 % (0.1 to 24.9 %)"."""
+    if rate.value is None:
+        return "none was run"
+    return f"{_fraction(rate)} = {100 * rate.value:.1f} % ({_interval(rate)} %)"
+
+
+def _fraction(rate: Rate) -> str:
+    return f"{rate.count} of {rate.n}"
+
+
+def _interval(rate: Rate) -> str:
+    if rate.interval is None:
+        return "-"
+    low, high = rate.interval
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _format_spread(spread: Spread | None, scale: float = 1.0) -> str:
+    if spread is None:
+        return "-"
+    low, median, high = (scale * value for value in (spread.low, spread.median, spread.high))
+    return f"{median:.0f} ({low:.0f} to {high:.0f})"
+
+
+def _title(kind: KindTally) -> str:
+    return kind.kind.title + (" *(harmless)*" if kind.kind.aim is None else "")
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Runs of numbers as ranges: 1, 2, 3, 7 -> "1-3, 7"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
