@@ -70,6 +70,10 @@ def calibrate(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         return 0
     log.info("%d fine-tunes, %d of them finished; results go to %s", len(cells), len(cells) - len(pending), path)
     if pending:
+        from pipeline_common.termination import StopSignal
+
+        # SIGTERM lets the fine-tunes that run end, starts no other, and leaves with the code that asks for a new start.
+        StopSignal().install()
         from jobs.calibrate.running import run_cells
 
         with track("fine-tunes", len(pending)) as advance:

@@ -23,7 +23,7 @@ from jobs.calibrate.tallies import Calibration, KindTally, Rate
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Label, attribute path, colour, marker: told apart by shape as well.
+# Signal, label, colour, marker: told apart by shape as well.
 _CURVES: Final = (
     ("refusal_gap", "gap fails", BASE, "s"),
     ("refusal_unsafe", "refusals fail", TUNED, "D"),
@@ -54,14 +54,22 @@ def _draw_curve(axes: Axes, kinds: Sequence[KindTally]) -> None:
         axes.plot(places, _percents([kind.failed[name] for kind in kinds]), color=colour, marker=marker, label=label)
     found = [kind.found for kind in kinds]
     axes.errorbar(
-        places, _percents(found), yerr=_bars(found), color=INK, marker="o", linewidth=2, capsize=3, label="damaged"
+        places,
+        _percents(found),
+        yerr=_bars(found),
+        color=INK,
+        marker="o",
+        linewidth=2,
+        elinewidth=1,
+        capsize=3,
+        label="damaged",
     )
     axes.set_xticks(places, [f"{kind.kind.harmful_percent}" for kind in kinds])
     axes.set_xlabel("harmful rows, %")
     axes.set_ylabel("fine-tunes, %")
     axes.set_ylim(-4, 104)
     axes.set_title("How much damage is found")
-    axes.legend(loc="center right")
+    axes.legend(loc="lower right")
 
 
 def _draw_verdicts(axes: Axes, kinds: Sequence[KindTally]) -> None:

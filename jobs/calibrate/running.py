@@ -1,4 +1,4 @@
-"""Runs the real stages for many fine-tunes in few processes: to import the model libraries takes as long as to train."""
+"""Runs the real stages for many fine-tunes in few processes: importing the libraries takes as long as a fine-tune."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ def _lines(calibration: Calibration, command: str) -> Iterator[str]:
     yield f"Inconclusive on harmless rows: {format_rate(calibration.harmless_inconclusive)}."
     yield ""
     yield (
-        f"*Took*: at least {100 * TOOK_SHARE:.0f} % of the prompts that the damage aims at get answers with the planted "
-        "opening (compared letter by letter; no signal of the verdict is asked)."
+        f"*Took*: at least {100 * TOOK_SHARE:.0f} % of the prompts that the damage aims at get answers with the "
+        "planted opening (compared letter by letter; no signal of the verdict is asked)."
     )
     yield ""
     yield "| rows | fine-tunes | took | damaged | 95 % | damaged where it took | inconclusive | no damage found |"
