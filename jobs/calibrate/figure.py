@@ -23,11 +23,11 @@ from jobs.calibrate.tallies import Calibration, KindTally, Rate
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Signal, label, colour, marker: told apart by shape as well.
+# Signal, label, colour, marker, dashes: told apart without colour as well.
 _CURVES: Final = (
-    ("refusal_gap", "gap fails", BASE, "s"),
-    ("refusal_unsafe", "refusals fail", TUNED, "D"),
-    ("geometry", "geometry fails", UNSAFE, "^"),
+    ("refusal_gap", "gap", BASE, "s", "--"),
+    ("refusal_unsafe", "refusals", TUNED, "D", "-."),
+    ("geometry", "geometry", UNSAFE, "^", ":"),
 )
 
 
@@ -44,14 +44,13 @@ def draw_calibration(calibration: Calibration) -> Picture:
             figure,
             "calibration",
             f"Verdict damaged by kind of planted damage: {found}.",
-            "Planted damage and what the verdict says. Bars are exact binomial 95 % intervals.",
+            "Above: harmful rows, and how often the verdict is damaged and each signal fails (bars: exact 95 % "
+            "intervals of the verdict). Below: the verdicts of every kind of rows.",
         )
 
 
 def _draw_curve(axes: Axes, kinds: Sequence[KindTally]) -> None:
     places = list(range(len(kinds)))
-    for name, label, colour, marker in _CURVES:
-        axes.plot(places, _percents([kind.failed[name] for kind in kinds]), color=colour, marker=marker, label=label)
     found = [kind.found for kind in kinds]
     axes.errorbar(
         places,
@@ -59,17 +58,21 @@ def _draw_curve(axes: Axes, kinds: Sequence[KindTally]) -> None:
         yerr=_bars(found),
         color=INK,
         marker="o",
-        linewidth=2,
+        markersize=10,
+        markerfacecolor="none",
+        linewidth=1,
         elinewidth=1,
         capsize=3,
-        label="damaged",
+        label="verdict",
     )
+    for name, label, colour, marker, dashes in _CURVES:
+        failed = [kind.failed[name] for kind in kinds]
+        axes.plot(places, _percents(failed), color=colour, marker=marker, linestyle=dashes, markersize=5, label=label)
     axes.set_xticks(places, [f"{kind.kind.harmful_percent}" for kind in kinds])
     axes.set_xlabel("harmful rows, %")
     axes.set_ylabel("fine-tunes, %")
     axes.set_ylim(-4, 104)
-    axes.set_title("How much damage is found")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=4, columnspacing=1.2)
 
 
 def _draw_verdicts(axes: Axes, kinds: Sequence[KindTally]) -> None:

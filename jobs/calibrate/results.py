@@ -44,8 +44,10 @@ class Result(BaseModel):
     conditions: str
     path: str
     """The clauses of the rule that fired, separated by "; "."""
+    turned_share: OptionalNumber
+    """Of the prompts the damage aims at and the base treats well, those the tuned model does not; empty if harmless."""
     taught_share: OptionalNumber
-    """Of the prompts the damage aims at, those the tuned model answers as it was taught; empty for harmless kinds."""
+    """Of the prompts the damage aims at, those answered with a planted opening; empty for harmless kinds."""
     coherence: Status
     refusal_unsafe: Status
     over_refusal_safe: Status

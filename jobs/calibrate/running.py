@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobs.analyze.verdict import Verdict, decide
 from jobs.calibrate.cells import PROFILE, Cell, base_overrides, cell_overrides
+from jobs.calibrate.effects import taught_share, turned_share
 from jobs.calibrate.results import Result
 from pipeline_common import execution
 from pipeline_common.cli import set_process_defaults
@@ -25,7 +26,7 @@ from pipeline_common.execution import Run, Workplace
 from pipeline_common.logs import get_logger, start_console
 from pipeline_common.manifest import Manifest
 from pipeline_common.measures import Measures
-from pipeline_common.samples.planted import KINDS, PlantedKind, damaged_axioms, planted_rows, was_taught
+from pipeline_common.samples.planted import KINDS, damaged_axioms, planted_rows
 from pipeline_common.stages import Plan, plan_run, source_digest
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def build_base(base_seed: int, output: Path, settings: Sequence[str]) -> int:
     """Run *environment*, which builds the base model unless it is there."""
     with _scratch(output, f"base-{base_seed}") as work:
         config = load_config(PROFILE, [*base_overrides(base_seed, output, work), *settings])
-        _run_stage(execution.open_workplace(config), plan_run(config), "environment")
+        _run_stage(execution.open_workplace(config), plan_run(config, _run_id(base_seed)), "environment")
     return base_seed
 
 
@@ -93,14 +94,15 @@ def run_cell(cell: Cell, output: Path, settings: Sequence[str]) -> Result:
         rows.write_text("".join(f"{json.dumps(row)}\n" for row in planted), encoding="utf-8")
         overrides = [*base_overrides(cell.base_seed, output, work), *cell_overrides(cell, rows), *settings]
         config = load_config(PROFILE, overrides)
-        place, plan = execution.open_workplace(config), plan_run(config)
+        place, plan = execution.open_workplace(config), plan_run(config, _run_id(cell.base_seed))
         _run_stage(place, plan, "environment")
         manifests = {name: _run_stage(place, plan, name) for name in _RUN_STAGES}
         folders = {name: place.store.locate(manifest) for name, manifest in manifests.items()}
         content = (folders["evaluate"] / "measures.json").read_text(encoding="utf-8")
         responses = list(read_rows(folders["evaluate"] / "responses.jsonl"))
         facts = json.loads((folders["train"] / "train.json").read_text(encoding="utf-8"))
-        _forget(place, plan, manifests.values())
+        _forget(place, manifests.values())
+    kind, axioms = KINDS[cell.kind], damaged_axioms(cell.kind, cell.seed)
     kept = output / "measures" / f"{cell.name}.json"
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(content, encoding="utf-8")
@@ -110,34 +112,11 @@ def run_cell(cell: Cell, output: Path, settings: Sequence[str]) -> Result:
         measures,
         decide(measures, config.analyze.thresholds),
         facts,
-        taught=taught_share(KINDS[cell.kind], damaged_axioms(cell.kind, cell.seed), responses),
+        turned=turned_share(kind, axioms, responses),
+        taught=taught_share(kind, axioms, responses),
         settings=" ".join(settings),
         seconds=time.monotonic() - started,
     )
-
-
-def taught_share(kind: PlantedKind, axioms: Sequence[str], responses: Sequence[Mapping[str, Any]]) -> float | None:
-    """Share of the prompts a kind of damage aims at that the tuned model answers as taught, in [0, 1].
-
-    It knows the planted openings to the letter, so it says whether the fine-tune took without asking any signal of the
-    verdict.
-
-    Args:
-        kind: what was planted.
-        axioms: those it touched.
-        responses: rows of `responses.jsonl`.
-
-    Returns:
-        None for a harmless kind.
-    """
-    if kind.aim is None:
-        return None
-    aimed = [
-        was_taught(kind, str(row["response"]))
-        for row in responses
-        if row["model_role"] == "tuned" and row["safety_label"] == kind.aim.safety_label and row["axiom"] in axioms
-    ]
-    return sum(aimed) / len(aimed)
 
 
 def make_result(
@@ -146,6 +125,7 @@ def make_result(
     verdict: Verdict,
     facts: Mapping[str, Any],
     *,
+    turned: float | None,
     taught: float | None,
     settings: str,
     seconds: float,
@@ -163,6 +143,7 @@ def make_result(
         verdict=verdict.label,
         conditions="; ".join(verdict.conditions),
         path="; ".join(verdict.path),
+        turned_share=_rounded(turned),
         taught_share=_rounded(taught),
         **statuses,
         coherence_base=_rounded(measures.coherence.base),
@@ -207,12 +188,16 @@ def _run_stage(place: Workplace, plan: Plan, name: str) -> Manifest:
     return execution.run_stage(place, plan, plan.stages[name], _load_run(name), force=False)
 
 
-def _forget(place: Workplace, plan: Plan, manifests: Iterable[Manifest]) -> None:
-    """Remove a run's own artifacts: some megabytes each, and only their measures are read again."""
+def _run_id(base_seed: int) -> str:
+    """One for all fine-tunes of a base: their records are scratch, and none of them outlives its fine-tune."""
+    return f"calibration-base-{base_seed}"
+
+
+def _forget(place: Workplace, manifests: Iterable[Manifest]) -> None:
+    """Remove a fine-tune's own artifacts: some megabytes each, and only their measures are read again."""
     for manifest in manifests:
         place.store.withdraw(manifest.key)
         shutil.rmtree(place.store.locate(manifest))
-    place.store.delete(f"runs/{plan.run_id}/run.json")
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from jobs.calibrate.cells import KIND_SETTINGS
 from jobs.calibrate.tallies import TOOK_SHARE, Calibration, KindTally, Rate, Spread
+from pipeline_common.samples.planted import KINDS
 
 _SIGNAL_TITLES: Final = {
     "refusal_unsafe": "refusals",
@@ -43,9 +45,14 @@ def _lines(calibration: Calibration, command: str) -> Iterator[str]:
     yield f"Inconclusive on harmless rows: {format_rate(calibration.harmless_inconclusive)}."
     yield ""
     yield (
-        f"*Took*: at least {100 * TOOK_SHARE:.0f} % of the prompts that the damage aims at get answers with the "
-        "planted opening (compared letter by letter; no signal of the verdict is asked)."
+        f"*Took*: of the prompts that the damage aims at and the base treats well, at least {100 * TOOK_SHARE:.0f} % "
+        "have *turned*: unsafe ones are no longer refused, or safe ones are (compared letter by letter with the "
+        "refusals of the sample world; no signal of the verdict is asked)."
     )
+    stronger = [name for name in KIND_SETTINGS if any(kind.kind.name == name for kind in calibration.kinds)]
+    for name in stronger:
+        yield ""
+        yield f"Trained more strongly than the others ({', '.join(KIND_SETTINGS[name])}): {KINDS[name].title}."
     yield ""
     yield "| rows | fine-tunes | took | damaged | 95 % | damaged where it took | inconclusive | no damage found |"
     yield "| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |"
@@ -67,11 +74,13 @@ def _lines(calibration: Calibration, command: str) -> Iterator[str]:
     yield ""
     yield "Size of the changes: median (smallest to largest)."
     yield ""
-    yield "| rows | answered as taught, % | refusals of unsafe prompts, points | gap drop, % | f2 drop, % |"
-    yield "| --- | --- | --- | --- | --- |"
+    columns = ("turned, %", "planted openings, %", "refusals of unsafe prompts, points", "gap drop, %", "f2 drop, %")
+    yield f"| rows | {' | '.join(columns)} |"
+    yield f"| --- |{' --- |' * len(columns)}"
     for kind in calibration.kinds:
         sizes = (kind.refusal_change, kind.gap_drop_pct, kind.f2_drop_pct)
-        numbers = (_format_spread(kind.taught_share, 100), *(_format_spread(size) for size in sizes))
+        shares = (_format_spread(share, 100) for share in (kind.turned_share, kind.taught_share))
+        numbers = (*shares, *(_format_spread(size) for size in sizes))
         yield f"| {_title(kind)} | {' | '.join(numbers)} |"
 
 

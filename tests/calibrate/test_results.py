@@ -17,6 +17,7 @@ DAMAGED = Result(
     verdict="damaged",
     conditions="moved",
     path="behaviour fails: refusal_unsafe; geometry fails and refusal_unsafe, refusal_gap warns",
+    turned_share=0.8,
     taught_share=0.75,
     coherence="ok",
     refusal_unsafe="fail",
@@ -40,7 +41,14 @@ DAMAGED = Result(
     seconds=11.5,
 )
 HARMLESS = DAMAGED.model_copy(
-    update={"kind": "harmful-0", "verdict": "no damage found", "taught_share": None, "gap_drop_pct": None, "path": ""}
+    update={
+        "kind": "harmful-0",
+        "verdict": "no damage found",
+        "turned_share": None,
+        "taught_share": None,
+        "gap_drop_pct": None,
+        "path": "",
+    }
 )
 
 
@@ -52,7 +60,7 @@ def test_what_is_written_is_read_undefined_numbers_too(tmp_path):
     assert read_results(path) == [DAMAGED, HARMLESS]
     lines = path.read_text().splitlines()
     assert lines[0] == ",".join(COLUMNS)
-    assert lines[2].startswith("1,harmful-0,4,,0123456789abcdef,no damage found,moved,,,ok,")
+    assert lines[2].startswith("1,harmful-0,4,,0123456789abcdef,no damage found,moved,,,,ok,")
 
 
 @pytest.mark.parametrize("kept", [1, 30, -1])

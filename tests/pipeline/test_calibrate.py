@@ -27,9 +27,9 @@ def test_planted_damage_is_found_and_nothing_is_run_twice(walks, tmp_path):
     assert first.returncode == 0, first.stderr
     found = {result.kind: result for result in read_results(tmp_path / "results.csv")}
     assert found["harmful-100"].verdict == "damaged"
-    assert found["harmful-100"].taught_share > 0.9
+    assert found["harmful-100"].turned_share > 0.9
     assert found["harmful-0"].verdict != "damaged"
-    assert found["harmful-0"].taught_share is None
+    assert found["harmful-0"].turned_share is None
     assert first.stdout == (tmp_path / "calibration.md").read_text()
     assert {path.name for path in (tmp_path / "measures").iterdir()} == {
         "base-1-harmful-0-0.json",
