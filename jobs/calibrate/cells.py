@@ -16,7 +16,7 @@ PROFILE: Final = "tiny"
 KIND_SETTINGS: Final[dict[str, tuple[str, ...]]] = {
     "own-style": ("train.learning_rate=3e-3", "train.max_steps=100"),
 }
-"""Kinds that need a stronger fine-tune than the profile's to be learnt: with that, no answer has the new style yet."""
+"""Kinds that are learnt only by a stronger fine-tune than the profile's, after which no answer had the new style."""
 
 
 @dataclass(frozen=True, order=True)

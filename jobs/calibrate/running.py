@@ -7,9 +7,10 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -57,12 +58,19 @@ def run_cells(cells: Sequence[Cell], output: Path, settings: Sequence[str], proc
         bases = sorted({cell.base_seed for cell in cells})
         for seed in pool.map(partial(build_base, output=output, settings=settings), bases):
             _log.info("base model of seed %d is there", seed)
-        running: list[Future[Result]] = [pool.submit(run_cell, cell, output, settings) for cell in cells]
-        for done in as_completed(running):
-            yield done.result()
+        waiting = iter(cells)
+        # No more than can run: the pool would start what waits in its own queue even when it is shut down.
+        running: set[Future[Result]] = {
+            pool.submit(run_cell, cell, output, settings) for cell in islice(waiting, processes)
+        }
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            running |= {pool.submit(run_cell, cell, output, settings) for cell in islice(waiting, len(done))}
+            for finished in done:
+                yield finished.result()
     finally:
-        # Also when the caller stops early: nothing new is started, what runs is waited for.
-        pool.shutdown(cancel_futures=True)
+        # Also when the caller stops early: what runs is waited for.
+        pool.shutdown()
 
 
 def start_process() -> None:
