@@ -105,8 +105,9 @@ def _interval(rate: Rate) -> str:
 def _format_spread(spread: Spread | None, scale: float = 1.0) -> str:
     if spread is None:
         return "-"
-    low, median, high = (scale * value for value in (spread.low, spread.median, spread.high))
-    return f"{median:.0f} ({low:.0f} to {high:.0f})"
+    # Whole numbers, so that nothing is "-0".
+    low, median, high = (round(scale * value) for value in (spread.low, spread.median, spread.high))
+    return f"{median} ({low} to {high})"
 
 
 def _title(kind: KindTally) -> str:

@@ -22,7 +22,7 @@ def calibrate(*arguments):
 
 def test_planted_damage_is_found_and_nothing_is_run_twice(walks, tmp_path):
     seed_models(walks.tiny.output, tmp_path)
-    options = ["--seeds", "1", "--output", str(tmp_path), *SETTINGS]
+    options = ["--seeds", "1", "--jobs", "2", "--output", str(tmp_path), *SETTINGS]
     first = calibrate(*options)
     assert first.returncode == 0, first.stderr
     found = {result.kind: result for result in read_results(tmp_path / "results.csv")}
