@@ -7,7 +7,7 @@ venv := venv_FntngEval
 py := $(venv)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run explain test check bench lock clean
+.PHONY: help setup run explain test check bench calibrate lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ check: setup ## format, lint, docstrings, types
 
 bench: setup ## time the commands people wait for; see tests/benchmarks/README.md
 	@$(py) -m tests.benchmarks $(ARGS)
+
+calibrate: setup ## plant damage in the embedded model and count what the verdict finds (an hour of one core)
+	@$(py) -m jobs.calibrate $(ARGS)
 
 lock: setup ## compile the lock from docker/requirements/*.in
 	@UV=$(CURDIR)/$(venv)/bin/uv docker/requirements/lock.sh

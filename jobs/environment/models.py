@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -25,8 +26,16 @@ if TYPE_CHECKING:
 
 EMBEDDED_BASE: Final = "embedded"
 EMBEDDED_JUDGE: Final = "embedded-judge"
+_EMBEDDED_BASES: Final = re.compile(rf"{EMBEDDED_BASE}(?:-seed-([0-9]{{1,9}}))?")
+_DEFAULT_SEED: Final = 1
 _MODEL_FILES: Final = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 _log = get_logger(__name__)
+
+
+def embedded_seed(reference: str) -> int | None:
+    """Seed of an embedded base: "embedded" -> 1, "embedded-seed-7" -> 7; None for any other reference."""
+    found = _EMBEDDED_BASES.fullmatch(reference)
+    return None if found is None else int(found[1] or _DEFAULT_SEED)
 
 
 def check_references(config: Config) -> None:
@@ -36,7 +45,7 @@ def check_references(config: Config) -> None:
         ConfigError: the embedded judge for a base it was never shown.
     """
     judge = config.evaluate.judge
-    if judge.kind == "local" and judge.model == EMBEDDED_JUDGE and config.model.base != EMBEDDED_BASE:
+    if judge.kind == "local" and judge.model == EMBEDDED_JUDGE and embedded_seed(config.model.base) is None:
         raise ConfigError(
             "evaluate.judge.model=embedded-judge understands only the project's own sample sentences; for "
             f"model.base={config.model.base} set evaluate.judge.model to a hub id or a folder, "
@@ -55,8 +64,10 @@ def resolve_models(context: Context) -> ResolvedModels:
     config = context.config
     judge = config.evaluate.judge
     wants_judge = judge.kind == "local"
-    if config.model.base == EMBEDDED_BASE:
-        base, embedded_judge = _build_embedded(context, with_judge=wants_judge and judge.model == EMBEDDED_JUDGE)
+    seed = embedded_seed(config.model.base)
+    if seed is not None:
+        with_judge = wants_judge and judge.model == EMBEDDED_JUDGE
+        base, embedded_judge = _build_embedded(context, seed, with_judge=with_judge)
     else:
         base, embedded_judge = _resolve_outside(config.model.base, config.model.revision, config), None
     if wants_judge and embedded_judge is None:
@@ -117,10 +128,10 @@ def _fetch_from_hub(reference: str, revision: str | None, config: Config) -> Res
     return ResolvedModel(kind="hub", reference=reference, commit=folder.name)
 
 
-def _build_embedded(context: Context, *, with_judge: bool) -> tuple[ResolvedModel, ResolvedModel | None]:
+def _build_embedded(context: Context, seed: int, *, with_judge: bool) -> tuple[ResolvedModel, ResolvedModel | None]:
     from jobs.environment.embedded import BASE_RECIPE, JUDGE_RECIPE
 
-    base_key, base_payload = _artifact_of("base_model", asdict(BASE_RECIPE))
+    base_key, base_payload = _artifact_of("base_model", asdict(BASE_RECIPE) | {"seed": seed})
     judge_key, judge_payload = _artifact_of("judge_model", asdict(JUDGE_RECIPE))
     judge_manifest = context.store.read_manifest(judge_key) if with_judge else None
     base_manifest = context.store.read_manifest(base_key)
@@ -131,21 +142,23 @@ def _build_embedded(context: Context, *, with_judge: bool) -> tuple[ResolvedMode
             building = pool.submit(build_judge, _fresh_folder(context.work_dir / "judge_model"))
         if base_manifest is None:
             folder = _fresh_folder(context.work_dir / "base_model")
-            base_manifest = _publish(context, base_key, base_payload, folder, build_base(folder))
+            base_manifest = _publish(context, base_key, base_payload, folder, build_base(folder, seed))
         if building is not None:
             facts = building.result()
             judge_manifest = _publish(context, judge_key, judge_payload, context.work_dir / "judge_model", facts)
-    base = _embedded(EMBEDDED_BASE, base_manifest)
+    base = _embedded(context.config.model.base, base_manifest)
     return base, None if judge_manifest is None else _embedded(EMBEDDED_JUDGE, judge_manifest)
 
 
-def build_base(folder: Path) -> dict[str, Any]:
+def build_base(folder: Path, seed: int) -> dict[str, Any]:
     """Build the embedded base model into `folder`, with progress."""
     from jobs.environment.embedded import BASE_RECIPE, build_base_model
 
     _log.info("building the embedded base model (about 45 CPU seconds, once)")
     return _with_progress(
-        "building the base model", BASE_RECIPE.steps, lambda report: build_base_model(folder, progress=report)
+        "building the base model",
+        BASE_RECIPE.steps,
+        lambda report: build_base_model(folder, seed=seed, progress=report),
     )
 
 

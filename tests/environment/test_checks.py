@@ -9,7 +9,7 @@ import pytest
 from jobs.environment import checks
 from jobs.environment.checks import Check
 from jobs.environment.hub import check_hub_token
-from jobs.environment.models import check_references
+from jobs.environment.models import check_references, embedded_seed
 from pipeline_common.artifacts import DirectoryStore
 from pipeline_common.config import load_config
 from pipeline_common.database import Database
@@ -134,7 +134,16 @@ def test_no_token_is_needed_for_the_embedded_profile(monkeypatch):
     assert "not needed" in check_hub_token(load_config("tiny")).detail
 
 
+@pytest.mark.parametrize(
+    ("reference", "seed"),
+    [("embedded", 1), ("embedded-seed-7", 7), ("embedded-seed-", None), ("embedded-judge", None), ("owner/name", None)],
+)
+def test_embedded_bases_have_a_seed(reference, seed):
+    assert embedded_seed(reference) == seed
+
+
 def test_the_embedded_judge_knows_only_the_embedded_world():
+    check_references(load_config("tiny", ["model.base=embedded-seed-7"]))
     with pytest.raises(ConfigError, match="sample sentences"):
         check_references(load_config("tiny", ["model.base=owner/name"]))
     with pytest.raises(ConfigError, match="the base model itself"):

@@ -33,7 +33,7 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
 def test_the_walk_sees_the_whole_house():
     rooms = {path.relative_to(REPOSITORY).parts[:2] for path in CODE}
     assert len(CODE) > 50
-    assert {("jobs", name) for name in (*STAGE_NAMES, "pipeline")} <= rooms
+    assert {("jobs", name) for name in (*STAGE_NAMES, "pipeline", "calibrate")} <= rooms
 
 
 def test_common_code_never_imports_jobs():
@@ -49,10 +49,28 @@ def test_no_stage_imports_another():
     guilty = []
     for path in CODE:
         parts = path.relative_to(REPOSITORY).parts
-        if parts[0] == "jobs" and len(parts) > 2:
+        if parts[0] == "jobs" and len(parts) > 2 and parts[1] != "calibrate":
             others = {name.split(".")[1] for name in imports(path) if name.startswith("jobs.")} - {parts[1]}
             guilty += [f"{path}: {other}" for other in others]
     assert guilty == []
+
+
+def test_calibration_drives_the_stages_and_shares_the_verdict():
+    """It runs the shipped stages many times in one process, and asks the shipped rule; it looks into nothing else.
+
+    With a process per stage, as the pipeline starts them, importing libraries would take longer than the fine-tunes.
+    """
+    allowed = {f"jobs.{name}.stage" for name in ("environment", "prepare", "train", "evaluate")}
+    allowed |= {"jobs.analyze.verdict", "jobs.analyze.figures.style"}
+    rooms = [path for path in CODE if path.relative_to(REPOSITORY).parts[:2] == ("jobs", "calibrate")]
+    foreign = {
+        name
+        for path in rooms
+        for name in imports(path)
+        if name.startswith("jobs.") and not name.startswith("jobs.calibrate")
+    }
+    assert len(rooms) > 5
+    assert foreign == allowed
 
 
 def test_model_libraries_stay_in_their_rooms():

@@ -36,7 +36,7 @@ def test_the_readme_names_commands_and_ci_runs_its_own():
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ELSEWHERE])
 def test_the_command_runs(command, tmp_path):
-    """`run` as a dry run (the walks run it for real), `bench` for its quickest group, `clean` on a copy."""
+    """`run` and `calibrate` as dry runs (the walks run them), `bench` for its quickest group, `clean` on a copy."""
     if command == "make clean":
         shutil.copy(REPOSITORY / "Makefile", tmp_path)
         (tmp_path / "output").mkdir()
@@ -55,6 +55,10 @@ def test_the_command_runs(command, tmp_path):
     elif command == "make bench":
         done = make(command, "ARGS=--only help")
         assert "| `python -m jobs.train --help` |" in done.stdout
+    elif command == "make calibrate":
+        done = make(command, f"ARGS=--dry-run --output {tmp_path}")
+        # Three bases, eleven kinds of rows, ten seeds.
+        assert len(done.stdout.split()) == 330
     else:
         done = make(command)
     assert done.returncode == 0, done.stderr
@@ -92,7 +96,7 @@ def test_the_stage_table_names_every_output():
 def test_the_tree_is_true():
     tree = README.split("## The tree")[1].split("## ")[0]
     for folder in (
-        *(f"jobs/{name}" for name in (*STAGE_NAMES, "pipeline")),
+        *(f"jobs/{name}" for name in (*STAGE_NAMES, "pipeline", "calibrate")),
         "pipeline_common",
         "docker/requirements",
         "tests",
