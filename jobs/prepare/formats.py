@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +89,7 @@ class TextRows:
         return ([row[name] for name in columns] for row in self._rows)
 
 
-class ArrowRows:
+class ArrowRows(ABC):
     """Rows of Arrow batches."""
 
     def __init__(self, schema: pa.Schema, row_count: int, name: str) -> None:
@@ -119,9 +120,9 @@ class ArrowRows:
                 for row in zip(*texts, strict=True):
                     yield None if any(value is _BROKEN for value in row) else row
 
+    @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The data, some rows at a time."""
-        raise NotImplementedError
 
     def _require_text(self, columns: Sequence[str]) -> None:
         for name in columns:
