@@ -10,6 +10,7 @@ from jobs.analyze.evidence import Evidence
 from jobs.analyze.figures.style import Picture
 from jobs.analyze.formatting import NOT_MEASURED, Line, line
 from jobs.analyze.sections_controls import show_controls
+from jobs.analyze.sections_diagnostics import show_diagnostics
 from pipeline_common.measures import Coherence, GeometryScore, Measures
 
 
@@ -19,6 +20,7 @@ def build_measure_sections(evidence: Evidence, pictures: Mapping[str, Picture]) 
         _show_axioms(evidence, pictures),
         _show_layers(evidence, pictures),
         show_controls(evidence),
+        show_diagnostics(evidence),
         _show_behaviour(evidence, pictures),
         _show_judge(evidence),
     )
