@@ -15,4 +15,13 @@ def test_a_profile_that_needs_a_gpu_fails_without_one(monkeypatch):
     check = accelerator.check_gpu(load_config("llama3-8b"))
     assert (check.status, check.error) == ("failed", ConfigError)
     assert "20 GiB" in check.detail
+    monkeypatch.setattr(accelerator, "gpus", list)
     assert accelerator.check_gpu(load_config("tiny")).status == "ok"
+
+
+def test_a_gpu_that_torch_cannot_use_is_a_degradation(monkeypatch):
+    monkeypatch.setattr(accelerator.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(accelerator, "gpus", lambda: [{"name": "Some GPU", "memory": "24 GiB", "driver": "580"}])
+    check = accelerator.check_gpu(load_config("tiny"))
+    assert check.status == "degraded"
+    assert "the driver lists Some GPU" in check.detail
