@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +19,11 @@ ELSEWHERE = {"make check", "make test"}
 
 
 def make(command: str, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*_split(command), *more], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    """Run a command as a person would, not as a part of the `make test` that may be running this."""
+    outside = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    return subprocess.run(
+        [*_split(command), *more], cwd=REPOSITORY, env=outside, capture_output=True, text=True, check=False
+    )
 
 
 def _split(command: str) -> list[str]:
