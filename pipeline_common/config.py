@@ -175,7 +175,6 @@ class DatabaseConfig(Section):
     """How patiently the database is spoken to; its address is `DATABASE_URL` in the environment."""
 
     connect_timeout_s: PositiveFloat = 10.0
-    attempts: PositiveInt = 4
 
 
 class RuntimeConfig(Section):

@@ -29,7 +29,7 @@ def changed_stages(*overrides: str) -> list[str]:
         ("runtime.output_dir=elsewhere", []),
         ("runtime.log_level=debug", []),
         ("artifacts.uri=elsewhere", []),
-        ("database.attempts=9", []),
+        ("database.connect_timeout_s=9", []),
     ],
 )
 def test_a_setting_changes_only_the_stages_that_depend_on_it(override, stages):
