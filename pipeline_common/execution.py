@@ -122,7 +122,12 @@ def why_not_cached(store: ArtifactStore, planned: PlannedStage) -> str:
     best: dict[str, tuple[Any, Any]] | None = None
     nearest = ""
     for key in store.list_keys(planned.stage.name):
-        manifest = store.read_manifest(key)
+        try:
+            manifest = store.read_manifest(key)
+        except InputError as error:
+            # Another run's artifact, of use for comparing only: its damage is no reason to stop this one.
+            _log.debug("not compared with: %s", error)
+            continue
         if manifest is None:
             continue
         found = flatten(manifest.payload)

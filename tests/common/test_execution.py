@@ -122,6 +122,15 @@ def test_why_not_cached_names_the_field(place, plan):
     assert "no prepare artifact exists yet" in execution.why_not_cached(place.store, plan.stages["prepare"])
 
 
+def test_another_runs_damaged_manifest_does_not_stop_this_one(place, plan):
+    planned = plan.stages["environment"]
+    execution.run_stage(place, plan, planned, write_one_file, force=False)
+    (place.store.root / planned.key / "manifest.json").write_text("{")
+    other = plan_run(load_config("tiny", ["environment.min_memory_gib=1"]))
+    manifest = execution.run_stage(place, other, other.stages["environment"], write_one_file, force=False)
+    assert manifest.fingerprint == other.stages["environment"].fingerprint
+
+
 def test_sigterm_stops_a_stage_at_once_or_where_it_asks(place, plan):
     def wait(context):
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
