@@ -32,6 +32,11 @@ def _split(command: str) -> list[str]:
     return shlex.split(command)
 
 
+def _arguments(command: str) -> str:
+    """What the command passes in ARGS."""
+    return next((part.removeprefix("ARGS=") for part in _split(command) if part.startswith("ARGS=")), "")
+
+
 def test_the_readme_names_commands_and_ci_runs_its_own():
     assert len(COMMANDS) >= 8
     assert COMMANDS.count("make run") == 1
@@ -51,8 +56,7 @@ def test_the_command_runs(command, tmp_path):
         (rows := tmp_path / "rows.parquet").write_bytes(b"")
         (prompts := tmp_path / "prompts.csv").write_bytes(b"")
         command = command.replace("rows.parquet", str(rows)).replace("prompts.csv", str(prompts))
-        arguments = next((part.removeprefix("ARGS=") for part in _split(command) if part.startswith("ARGS=")), "")
-        done = make(command, f"ARGS={arguments} --dry-run runtime.output_dir={tmp_path}/output")
+        done = make(command, f"ARGS={_arguments(command)} --dry-run runtime.output_dir={tmp_path}/output")
         assert "run_id:" in done.stdout, done.stderr
     elif command.startswith("make explain"):
         done = make(command)
@@ -60,8 +64,8 @@ def test_the_command_runs(command, tmp_path):
     elif command == "make bench":
         done = make(command, "ARGS=--only help")
         assert "| `python -m jobs.train --help` |" in done.stdout
-    elif command == "make calibrate":
-        done = make(command, f"ARGS=--dry-run --output {tmp_path}")
+    elif command.startswith("make calibrate"):
+        done = make(command, f"ARGS={_arguments(command)} --dry-run --output {tmp_path}")
         # Three bases, eleven kinds of rows, ten seeds.
         assert len(done.stdout.split()) == 330
     else:
