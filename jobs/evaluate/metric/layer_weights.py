@@ -110,23 +110,3 @@ def fit_layer_weights(forms: LayerForms, penalty: float = PENALTY) -> Floats:
     start = np.full(n_layers, 1.0 / n_layers)
     found = minimize(cost, start, method="Powell", options={"maxiter": 20, "xtol": 1e-3, "ftol": 1e-6})
     return sparsemax(np.asarray(found.x) if found.fun < cost(start) else start)
-
-
-def weigh_layers(activations: Activations, base: Activations, layers: Sequence[int], weights: Floats) -> Floats:
-    """The weighted mean of normalised layers, one vector per prompt [N, D].
-
-    Args:
-        activations: of the model to embed [N, L + 1, D].
-        base: the base's, which the normalisation is fitted on.
-        layers: entries of the layer axis.
-        weights: one per entry of `layers`.
-
-    Raises:
-        UndefinedScore: a layer that counts is constant in the base.
-    """
-    mixed = np.zeros((activations.shape[0], activations.shape[2]))
-    for layer, weight in zip(layers, weights, strict=True):
-        if weight > 0:
-            scaling = fit_layer_scaling(base[:, layer], layer)
-            mixed += (activations[:, layer] - scaling.centre) * (weight / scaling.scale)
-    return mixed
