@@ -36,7 +36,7 @@ class Evidence:
     measures: Measures
     verdict: Verdict
     prompts: Rows
-    """The N prompts that were scored, in the order of `embeddings`; those that only taught layer weights are left out."""
+    """The N prompts that were scored, in the order of `embeddings`; not those that only taught layer weights."""
     responses: Rows
     embeddings: Mapping[str, NDArray[np.float32]]
     """`base` and `tuned`, float32 [N, D]."""

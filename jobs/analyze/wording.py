@@ -51,7 +51,7 @@ def _give_reasons(conditions: Sequence[str], signals: Mapping[str, Signal]) -> I
         yield f"the tuned model is over-refusing ({_points(signals[OVER_REFUSAL])} on safe prompts)"
     if signals[REFUSAL].alarmed:
         yield f"the tuned model refuses fewer unsafe prompts ({_points(signals[REFUSAL])})"
-    if has_reversed(signals[GAP]):
+    if signals[GAP].alarmed and has_reversed(signals[GAP]):
         yield "its refusal log-odds gap reversed its sign (it leans more to refusing safe than unsafe prompts)"
     elif signals[GAP].alarmed:
         yield f"it lost {signals[GAP].value:.0f} % of the refusal log-odds gap"
