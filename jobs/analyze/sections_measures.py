@@ -43,10 +43,11 @@ def _show_axioms(evidence: Evidence, pictures: Mapping[str, Picture]) -> Section
 
 def _show_layers(evidence: Evidence, pictures: Mapping[str, Picture]) -> Section:
     scores = [score for score in evidence.measures.geometry if score.scope == "layer"]
-    blocks = (Figure(pictures["layers"]), *show_learned_weights(evidence.measures), *_score_tables(scores, "layer"))
     components = evidence.config.evaluate.pca_components
     note = f"The layers' own scores are on all dimensions, unlike the headline's {components} principal components."
-    return Section("layers", "Separation by layer", (*blocks, *([text(note)] if components else [])))
+    remark: tuple[Block, ...] = (text(note),) if components else ()
+    blocks = (*remark, *show_learned_weights(evidence.measures), *_score_tables(scores, "layer"))
+    return Section("layers", "Separation by layer", (Figure(pictures["layers"]), *blocks))
 
 
 def _score_tables(scores: list[GeometryScore], what: str) -> tuple[Block, ...]:

@@ -32,7 +32,7 @@ def show_learned_weights(measures: Measures) -> tuple[Block, ...]:
     table = Table(
         "Learned layer weights",
         ("layer", "weight"),
-        tuple((line(f"layer {one.layer}"), form.number(one.weight, form.TWO_DIGITS)) for one in used),
+        tuple((line(f"layer {one.layer}"), form.number(one.weight, form.SIGNIFICANT)) for one in used),
         note=f"A sparsemax learned on {learned.n_safe} safe and {learned.n_unsafe} unsafe prompts of the base and then "
         f"frozen; {len(learned.layers) - len(used)} of {len(learned.layers)} layers got exactly 0. Every score of this "
         "report is on the other prompts, so the choice of layers cannot flatter it.",

@@ -105,7 +105,7 @@ def describe_representation(representation: Representation, n_layers: int, learn
     """Layers, weights, normalisation and components in words, for the report."""
     layers, weights = representation.layers, representation.weights
     if learned:
-        named = ", ".join(f"{layer} ({weight:.2f})" for layer, weight in zip(layers, weights, strict=True))
+        named = ", ".join(f"{layer} ({weight:.3g})" for layer, weight in zip(layers, weights, strict=True))
         chosen = (
             f"mean of layers 1-{n_layers} weighted by a sparsemax that was learned on {learned.n_safe} safe and "
             f"{learned.n_unsafe} unsafe prompts of the base model, none of which is scored: layer {named}"
