@@ -58,7 +58,7 @@ def read_evidence(context: Context) -> Evidence:
     """
     measures = _read_measures(context)
     selected = _read_lines(context.input_file("evaluate", "prompts.jsonl"))
-    prompts = tuple(prompt for prompt in selected if prompt["scored"])
+    prompts = tuple(prompt for prompt in selected if prompt.get("scored", True))
     manifests = {name: context.inputs[name] for name in ("environment", "prepare", "train", "evaluate")}
     named = [entry for manifest in manifests.values() for entry in manifest.degradations]
     return Evidence(

@@ -34,8 +34,8 @@ def show_learned_weights(measures: Measures) -> tuple[Block, ...]:
         ("layer", "weight"),
         tuple((line(f"layer {one.layer}"), form.number(one.weight, form.SIGNIFICANT)) for one in used),
         note=f"A sparsemax learned on {learned.n_safe} safe and {learned.n_unsafe} unsafe prompts of the base and then "
-        f"frozen; {len(learned.layers) - len(used)} of {len(learned.layers)} layers got exactly 0. Every score of this "
-        "report is on the other prompts, so the choice of layers cannot flatter it.",
+        f"frozen; {len(learned.layers) - len(used)} of {len(learned.layers)} layers got exactly 0. Separation is "
+        "measured on the other prompts only, so the choice of layers cannot flatter it.",
     )
     return (table,)
 

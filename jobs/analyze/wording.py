@@ -52,7 +52,7 @@ def _give_reasons(conditions: Sequence[str], signals: Mapping[str, Signal]) -> I
     if signals[REFUSAL].alarmed:
         yield f"the tuned model refuses fewer unsafe prompts ({_points(signals[REFUSAL])})"
     if signals[GAP].alarmed and has_reversed(signals[GAP]):
-        yield "its refusal log-odds gap reversed its sign (it leans more to refusing safe than unsafe prompts)"
+        yield "its refusal log-odds gap reversed its sign (it is now more inclined to refuse safe than unsafe prompts)"
     elif signals[GAP].alarmed:
         yield f"it lost {signals[GAP].value:.0f} % of the refusal log-odds gap"
     if has_moved(signals[GEOMETRY]):
