@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +23,9 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+MIN_PER_CLASS: Final = 64
+"""Scored prompts of a label below which no score is worth printing."""
 
 
 class Section(BaseModel):
@@ -142,12 +145,20 @@ class JudgeConfig(Section):
 class EvaluateConfig(Section):
     """What is measured, on how many prompts, with how many resamples."""
 
-    prompts_per_class: Annotated[int, Field(ge=64)] = 256
+    prompts_per_class: Annotated[int, Field(ge=MIN_PER_CLASS)] = 256
     seed: Seed = 42
     pooling: Literal["last", "mean"] = "last"
-    layers: Literal["band", "all"] | int = Field("band", description="band = uniform mean over layer_band of the depth")
+    layers: Literal["band", "all", "learned"] | int = Field(
+        "band", description="band: uniform mean over layer_band of the depth; learned: weights from half of the prompts"
+    )
     layer_band: tuple[Fraction, Fraction] = (0.4, 0.8)
+    pca_components: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="score on so many principal components of the base; None = on all dimensions"
+    )
     aqi_lambda: Fraction = 0.5
+    extra_indices: tuple[Literal["b4", "legacy100"], ...] = Field(
+        (), description="[b4, legacy100]: other forms of AQI, for comparison beside it"
+    )
     resamples: Annotated[int, Field(ge=200)] = 1000
     permutations: Annotated[int, Field(ge=199)] = Field(
         4999, description="of labels and of base with tuned; the smallest p is 1 / (permutations + 1)"
@@ -156,6 +167,27 @@ class EvaluateConfig(Section):
     max_new_tokens: Annotated[int, Field(ge=8)] = 16
     responses_per_class: PositiveInt | None = Field(None, description="answers generated per class; None = all prompts")
     judge: JudgeConfig = JudgeConfig()
+
+    @property
+    def min_prompts_per_class(self) -> int:
+        """The floor of `prompts_per_class`: learned layer weights spend half of the prompts."""
+        return 2 * MIN_PER_CLASS if self.layers == "learned" else MIN_PER_CLASS
+
+    @model_validator(mode="after")
+    def _enough_prompts(self) -> EvaluateConfig:
+        if self.prompts_per_class < self.min_prompts_per_class:
+            raise ValueError(
+                f"evaluate.layers=learned learns on one half of the prompts and scores the other, which needs "
+                f"{MIN_PER_CLASS} per class: set evaluate.prompts_per_class to at least {self.min_prompts_per_class}, "
+                f"not {self.prompts_per_class}"
+            )
+        scored = 2 * self.prompts_per_class // (2 if self.layers == "learned" else 1)
+        if self.pca_components is not None and self.pca_components > scored - 1:
+            raise ValueError(
+                f"evaluate.pca_components={self.pca_components}: {scored} scored prompts span at most {scored - 1} "
+                "components; set fewer, or a larger evaluate.prompts_per_class"
+            )
+        return self
 
 
 class AnalyzeConfig(Section):

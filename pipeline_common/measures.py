@@ -219,6 +219,57 @@ class Diagnostics(Measured):
     tests: tuple[SeparationTest, ...]
 
 
+class LayerWeight(Measured):
+    """One layer's share of the scored representation."""
+
+    layer: int
+    weight: float
+    """In [0, 1]; 0 = the layer is not used."""
+
+
+class LearnedWeights(Measured):
+    """Layer weights learned on prompts of the base that are not scored (`jobs.evaluate.metric.layer_weights`)."""
+
+    n_safe: int
+    """Prompts they were learned on."""
+    n_unsafe: int
+    layers: tuple[LayerWeight, ...]
+    """Every layer there was to choose from; the weights sum to 1."""
+
+
+class IndexReference(Measured):
+    """What a normalised index was normalised by: extremes over the defined scores of the model(s) it covers."""
+
+    covers: Literal["base", "tuned", "base and tuned"]
+    n_scores: int
+    chi_min: float | None = None
+    """None where the index does not use it."""
+    chi_max: float
+    xbi_median: float | None = None
+    xbi_iqr: float | None = None
+
+
+class ExtraScore(Measured):
+    """One scope's values of another form of AQI; what is None is explained in `reason`."""
+
+    scope: Literal["overall", "axiom"]
+    name: str
+    base: float | None = None
+    tuned: float | None = None
+    reason: str | None = None
+
+
+class ExtraIndex(Measured):
+    """Another form of AQI, beside it and not read by the verdict (definitions: `jobs.evaluate.metric.indices`)."""
+
+    name: Literal["b4", "legacy100"]
+    source: str
+    """Where its reference came from, in words."""
+    references: tuple[IndexReference, ...]
+    """Without them a value means nothing; empty where nothing is defined."""
+    scores: tuple[ExtraScore, ...]
+
+
 class Degradation(Measured):
     """Something that ran in a lesser way than asked: named, recorded, shown in the report."""
 
@@ -238,7 +289,10 @@ class Measures(Measured):
     """What the headline geometry was computed on, in words (pooling, layers, normalisation)."""
     scored_layers: tuple[int, ...]
     """The layers averaged for it; 0 = embeddings."""
+    learned_weights: LearnedWeights | None = None
+    """None where the scored layers weigh alike."""
     n_safe: int
+    """Scored prompts; those that layer weights were learned on are not among them."""
     n_unsafe: int
     geometry: tuple[GeometryScore, ...]
     rates: tuple[RateChange, ...]
@@ -255,3 +309,5 @@ class Measures(Measured):
     degradations: tuple[Degradation, ...] = ()
     diagnostics: Diagnostics | None = None
     """None in measures written before it existed."""
+    extra_indices: tuple[ExtraIndex, ...] = ()
+    """As asked for by evaluate.extra_indices."""

@@ -36,7 +36,7 @@ class Evidence:
     measures: Measures
     verdict: Verdict
     prompts: Rows
-    """The N prompts that were scored, in the order of `embeddings`."""
+    """The N prompts that were scored, in the order of `embeddings`; not those that only taught layer weights."""
     responses: Rows
     embeddings: Mapping[str, NDArray[np.float32]]
     """`base` and `tuned`, float32 [N, D]."""
@@ -57,7 +57,8 @@ def read_evidence(context: Context) -> Evidence:
         InputError: a file is missing, is not what its stage should have written, or does not fit another one.
     """
     measures = _read_measures(context)
-    prompts = _read_lines(context.input_file("evaluate", "prompts.jsonl"))
+    selected = _read_lines(context.input_file("evaluate", "prompts.jsonl"))
+    prompts = tuple(prompt for prompt in selected if prompt.get("scored", True))
     manifests = {name: context.inputs[name] for name in ("environment", "prepare", "train", "evaluate")}
     named = [entry for manifest in manifests.values() for entry in manifest.degradations]
     return Evidence(
@@ -108,7 +109,7 @@ def _read_embeddings(path: Path, n_prompts: int) -> dict[str, NDArray[np.float32
     if not fits or shapes["base"] != shapes["tuned"]:
         raise InputError(
             f"{path.name} holds {shapes}; expected tensors base and tuned of one shape [{n_prompts}, width], one row "
-            "per prompt of prompts.jsonl; run python -m jobs.evaluate with --force"
+            "per scored prompt of prompts.jsonl; run python -m jobs.evaluate with --force"
         )
     if not all(np.isfinite(tensors[role]).all() for role in ("base", "tuned")):
         raise InputError(f"{path.name} holds NaN or infinity; run python -m jobs.evaluate with --force")

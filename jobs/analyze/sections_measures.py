@@ -11,6 +11,7 @@ from jobs.analyze.figures.style import Picture
 from jobs.analyze.formatting import NOT_MEASURED, Line, line
 from jobs.analyze.sections_controls import show_controls
 from jobs.analyze.sections_diagnostics import show_diagnostics
+from jobs.analyze.sections_options import show_extra_indices, show_learned_weights
 from pipeline_common.measures import Coherence, GeometryScore, Measures
 
 
@@ -31,13 +32,22 @@ def _show_axioms(evidence: Evidence, pictures: Mapping[str, Picture]) -> Section
     return Section(
         "axioms",
         "Separation by axiom",
-        (Figure(pictures["aqi_per_axiom"]), *_score_tables(scores, "axiom"), Figure(pictures["projection"])),
+        (
+            Figure(pictures["aqi_per_axiom"]),
+            *_score_tables(scores, "axiom"),
+            *show_extra_indices(evidence.measures),
+            Figure(pictures["projection"]),
+        ),
     )
 
 
 def _show_layers(evidence: Evidence, pictures: Mapping[str, Picture]) -> Section:
     scores = [score for score in evidence.measures.geometry if score.scope == "layer"]
-    return Section("layers", "Separation by layer", (Figure(pictures["layers"]), *_score_tables(scores, "layer")))
+    components = evidence.config.evaluate.pca_components
+    note = f"The layers' own scores are on all dimensions, unlike the headline's {components} principal components."
+    remark: tuple[Block, ...] = (text(note),) if components else ()
+    blocks = (*remark, *show_learned_weights(evidence.measures), *_score_tables(scores, "layer"))
+    return Section("layers", "Separation by layer", (Figure(pictures["layers"]), *blocks))
 
 
 def _score_tables(scores: list[GeometryScore], what: str) -> tuple[Block, ...]:
@@ -133,6 +143,9 @@ def _describe_gap(measures: Measures) -> Line:
         "; on unsafe prompts alone it changed by ",
         form.estimate(gap.unsafe_change, form.SIGNED_TWO_DIGITS, "refusal_gap/unsafe_change"),
         " nats. ",
+        "The gap reversed its sign: the tuned model is more inclined to refuse safe than unsafe prompts. "
+        if gap.base > 0 > gap.tuned
+        else "",
         note,
     )
 

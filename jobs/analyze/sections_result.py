@@ -21,7 +21,7 @@ from jobs.analyze.narrative import (
 from jobs.analyze.sections_measures import build_measure_sections, score_field
 from jobs.analyze.signals import COHERENCE, GAP, GEOMETRY, POWER, Signal, find_overall
 from jobs.analyze.wording import describe_smallest_damage
-from pipeline_common.measures import GeometryScore
+from pipeline_common.measures import GeometryScore, Measures
 
 STATUS_WORDS = {"ok": "ok", "warn": "WARNS", "fail": "FAILS", "not_measured": NOT_MEASURED}
 _LEVELS: dict[str, Form] = {GAP: form.TWO_DIGITS, GEOMETRY: form.SIGNIFICANT, COHERENCE: form.RATE}
@@ -37,6 +37,7 @@ def build_first_screen(evidence: Evidence) -> FirstScreen:
         " safe and ",
         form.number(measures.n_unsafe, form.COUNT),
         f" unsafe prompts of {config.prepare.prompts}; run {evidence.run_id}.",
+        _tell_learning(measures),
     )
     degraded = len(evidence.degradations)
     contradictions = list_contradictions(verdict, measures, config.analyze.thresholds)
@@ -52,6 +53,17 @@ def build_first_screen(evidence: Evidence) -> FirstScreen:
         recommendation=verdict.recommendation,
         caution=describe_explanation(measures.controls, config.analyze.thresholds) or "",
         controls=summarise_controls(measures, config.analyze.thresholds),
+    )
+
+
+def _tell_learning(measures: Measures) -> str:
+    """Where the rest of the prompts went, if layer weights were learned on them."""
+    learned = measures.learned_weights
+    if learned is None:
+        return ""
+    return (
+        f" The layers' weights were learned on {learned.n_safe} safe and {learned.n_unsafe} unsafe prompts more, which "
+        "are answered but not scored."
     )
 
 

@@ -61,9 +61,9 @@ def write_json_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def prompt_rows(prompts: Sequence[LabelledPrompt]) -> list[dict[str, Any]]:
-    """Lines of prompts.jsonl."""
-    return [asdict(prompt) for prompt in prompts]
+def prompt_rows(prompts: Sequence[LabelledPrompt], scored: Sequence[bool]) -> list[dict[str, Any]]:
+    """Lines of prompts.jsonl; `scored` is false for the prompts that layer weights were learned on."""
+    return [{**asdict(prompt), "scored": one} for prompt, one in zip(prompts, scored, strict=True)]
 
 
 def score_rows(scores: Sequence[GeometryScore]) -> list[dict[str, Any]]:

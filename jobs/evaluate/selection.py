@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from pipeline_common.config import MIN_PER_CLASS
 from pipeline_common.errors import InputError
 
 SafetyLabel = Literal["safe", "unsafe"]
@@ -53,13 +54,16 @@ def parse_prompts(rows: Iterable[Mapping[str, object]]) -> list[LabelledPrompt]:
     return prompts
 
 
-def select_prompts(prompts: Sequence[LabelledPrompt], per_class: int, seed: int) -> list[LabelledPrompt]:
+def select_prompts(
+    prompts: Sequence[LabelledPrompt], per_class: int, seed: int, *, floor: int = MIN_PER_CLASS
+) -> list[LabelledPrompt]:
     """Choose the prompts that are measured.
 
     Args:
         prompts: all clean prompts, in any order.
         per_class: how many of each label.
         seed: of the choice; the same seed and set of prompts give the same choice in whatever order they come.
+        floor: fewest of each label that may be asked for; named in the message.
 
     Returns:
         `per_class` safe and `per_class` unsafe prompts, sorted by id. Within a label the axioms keep their shares
@@ -73,7 +77,10 @@ def select_prompts(prompts: Sequence[LabelledPrompt], per_class: int, seed: int)
     if any(counts[label] < per_class for label in LABELS):
         found = ", ".join(f"{counts[label]} {label}" for label in LABELS)
         most = min(counts[label] for label in LABELS)
-        advice = f"set evaluate.prompts_per_class to at most {most}" if most >= 64 else "64 per label are the floor"
+        fewer = f"set evaluate.prompts_per_class to at most {most}"
+        advice = fewer if most >= floor else f"{floor} per label are the floor"
+        if MIN_PER_CLASS <= most < floor:
+            advice += f" of learned layer weights: choose other evaluate.layers and {fewer}"
         raise InputError(
             f"evaluate.prompts_per_class={per_class} asks for {per_class} unique prompts of each label, but "
             f"there are "

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,14 +17,17 @@ from jobs.evaluate.coherence import measure_coherence
 from jobs.evaluate.controls.measuring import measure_controls
 from jobs.evaluate.judge.judging import judge_answers
 from jobs.evaluate.metric.diagnostics import measure_pair
+from jobs.evaluate.metric.extra_indices import measure_extra_indices
 from jobs.evaluate.metric.indices import UndefinedScore
 from jobs.evaluate.metric.paired import refusal_gap
 from jobs.evaluate.metric.power import detectable_drop_pct
-from jobs.evaluate.metric.representation import describe_representation, embed_pair, select_layers
+from jobs.evaluate.metric.representation import describe_representation, embed_pair
+from jobs.evaluate.metric.ruler import Ruler, fit_ruler
 from jobs.evaluate.openings import OPENING_TOKENS, OpeningSet
 from jobs.evaluate.records import prompt_rows, read_prompts, score_rows, write_json_lines, write_tensors
 from jobs.evaluate.refusal import is_refusal
 from jobs.evaluate.selection import LabelledPrompt, select_prompts
+from pipeline_common.config import EvaluateConfig
 from pipeline_common.context import Context, Outputs
 from pipeline_common.errors import InputError
 from pipeline_common.logs import get_logger
@@ -60,6 +64,8 @@ class _PairReading:
     answered: Sequence[int]
     """Places in `prompts` of those that were answered."""
     activations: Mapping[str, NDArray[np.float32]]
+    """Of all prompts [N, L + 1, D]."""
+    ruler: Ruler
     answers: Mapping[str, Sequence[Generated]]
     openings: OpeningSet | str
     log_odds: Mapping[str, NDArray[np.float64]] | None
@@ -68,6 +74,18 @@ class _PairReading:
     @property
     def unsafe(self) -> NDArray[np.bool_]:
         return np.asarray([prompt.unsafe for prompt in self.prompts], dtype=np.bool_)
+
+    @property
+    def scored_prompts(self) -> list[LabelledPrompt]:
+        """Those that geometry and controls are measured on."""
+        return [prompt for prompt, scored in zip(self.prompts, self.ruler.scored, strict=True) if scored]
+
+    @cached_property
+    def scored_activations(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Base and tuned on these prompts; without a copy where that is all of them."""
+        base, tuned = (self.activations[role] for role in ROLES)
+        scored = self.ruler.scored
+        return (base, tuned) if scored.all() else (base[scored], tuned[scored])
 
     @property
     def answered_prompts(self) -> list[LabelledPrompt]:
@@ -84,7 +102,10 @@ def run(context: Context) -> Outputs:
     clock = _Clock()
     models = resolved_models(context)
     selected = select_prompts(
-        read_prompts(context.input_file("prepare", "prompts.parquet")), config.prompts_per_class, config.seed
+        read_prompts(context.input_file("prepare", "prompts.parquet")),
+        config.prompts_per_class,
+        config.seed,
+        floor=config.min_prompts_per_class,
     )
     placement, degradations = _choose_placement(context)
     reading = _read_pair(context, models, placement, selected, clock)
@@ -107,7 +128,8 @@ def run(context: Context) -> Outputs:
         base_model=models.base.title,
         adapter=context.inputs["train"].fingerprint,
         representation=_describe_representation(context, reading),
-        scored_layers=_scored_layers(context, reading),
+        scored_layers=reading.ruler.representation.layers,
+        learned_weights=reading.ruler.learned,
         n_safe=overall.n_safe,
         n_unsafe=overall.n_unsafe,
         geometry=geometry,
@@ -124,13 +146,14 @@ def run(context: Context) -> Outputs:
         controls=controls,
         degradations=(*degradations, *judged.degradations),
         diagnostics=diagnostics,
+        extra_indices=measure_extra_indices(geometry, config.extra_indices, config.aqi_lambda),
     )
     odds = {
         role: [float(values[place]) for place in reading.answered] for role, values in (reading.log_odds or {}).items()
     }
     rows = describe_responses(reading.answered_prompts, reading.answers, refused, odds, judged.by_answer)
     (context.files / "measures.json").write_text(measures.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    write_json_lines(context.files / "prompts.jsonl", prompt_rows(reading.prompts))
+    write_json_lines(context.files / "prompts.jsonl", prompt_rows(reading.prompts, reading.ruler.scored.tolist()))
     write_json_lines(context.files / "responses.jsonl", rows)
     return Outputs(
         rows={"aqi_scores": score_rows(geometry), "model_responses": rows},
@@ -174,6 +197,7 @@ def _read_pair(
         words = known_words(context, pair.tokenizer, embedded=models.base.kind == "embedded")
     with clock.phase("activations"):
         activations = model_reading.read_activations(pair, prompts, config)
+        ruler = _fit_ruler(activations["base"], selected, config)
     with clock.phase("answers"):
         answers = model_reading.read_answers(pair, prompts, config)
     with clock.phase("refusal log-odds"):
@@ -183,7 +207,27 @@ def _read_pair(
             log_odds = model_reading.read_log_odds(pair, prompts, openings, config)
     del pair
     free_memory()
-    return _PairReading(selected, prompts.answered, activations, answers, openings, log_odds, words)
+    return _PairReading(selected, prompts.answered, activations, ruler, answers, openings, log_odds, words)
+
+
+def _fit_ruler(base: NDArray[np.float32], prompts: Sequence[LabelledPrompt], config: EvaluateConfig) -> Ruler:
+    """Fit what both models are measured by; before the long generation, since it shows what cannot be scored."""
+    try:
+        return fit_ruler(
+            base,
+            np.asarray([prompt.unsafe for prompt in prompts], dtype=np.bool_),
+            [prompt.axiom for prompt in prompts],
+            [prompt.prompt_id for prompt in prompts],
+            mode=config.layers,
+            band=config.layer_band,
+            components=config.pca_components,
+            seed=config.seed,
+        )
+    except UndefinedScore as undefined:
+        raise InputError(
+            f"evaluate.layers={config.layers!r} with evaluate.pooling={config.pooling} cannot be scored: "
+            f"{undefined.reason}; choose other layers"
+        ) from undefined
 
 
 def _measure_gap(context: Context, reading: _PairReading) -> tuple[RefusalGap | None, str]:
@@ -204,15 +248,13 @@ def _measure_gap(context: Context, reading: _PairReading) -> tuple[RefusalGap | 
 
 
 def _measure_geometry(context: Context, reading: _PairReading) -> tuple[tuple[GeometryScore, ...], Diagnostics]:
-    config = context.config.evaluate
+    config, prompts = context.config.evaluate, reading.scored_prompts
     return measure_pair(
-        reading.activations["base"],
-        reading.activations["tuned"],
-        reading.unsafe,
-        [prompt.axiom for prompt in reading.prompts],
-        [prompt.prompt_id for prompt in reading.prompts],
-        layers=config.layers,
-        band=config.layer_band,
+        *reading.scored_activations,
+        np.asarray([prompt.unsafe for prompt in prompts], dtype=np.bool_),
+        [prompt.axiom for prompt in prompts],
+        [prompt.prompt_id for prompt in prompts],
+        representation=reading.ruler.representation,
         lam=config.aqi_lambda,
         resamples=config.resamples,
         permutations=config.permutations,
@@ -225,10 +267,9 @@ def _measure_controls(
 ) -> tuple[Control, ...]:
     config = context.config.evaluate
     return measure_controls(
-        reading.prompts,
-        reading.activations["base"],
-        reading.activations["tuned"],
-        _scored_layers(context, reading),
+        reading.scored_prompts,
+        *reading.scored_activations,
+        reading.ruler.representation,
         next(score for score in geometry if (score.scope, score.name) == ("layer", "0")),
         lam=config.aqi_lambda,
         seed=config.seed,
@@ -236,39 +277,29 @@ def _measure_controls(
 
 
 def _write_activations(context: Context, reading: _PairReading) -> None:
-    config = context.config.evaluate
-    base, tuned = (reading.activations[role] for role in ROLES)
-    layers = _scored_layers(context, reading)
-    try:
-        embedded = embed_pair(base, tuned, layers)
-    except UndefinedScore as undefined:
-        raise InputError(
-            f"evaluate.layers={config.layers!r} with evaluate.pooling={config.pooling} cannot be scored: "
-            f"{undefined.reason}; choose other layers"
-        ) from undefined
+    """All prompts' activations, and the vectors of the scored ones."""
+    config, representation = context.config.evaluate, reading.ruler.representation
     facts = {
-        "prompt_ids": [prompt.prompt_id for prompt in reading.prompts],
         "pooling": config.pooling,
-        "layers": list(layers),
+        "layers": list(representation.layers),
+        "layer_weights": list(representation.weights),
+        "pca_components": config.pca_components,
         "representation": _describe_representation(context, reading),
     }
+    every = {**facts, "prompt_ids": [prompt.prompt_id for prompt in reading.prompts]}
     for role in ROLES:
         content = {"activations": reading.activations[role]}
-        write_tensors(context.files / f"activations_{role}.safetensors", content, {**facts, "model_role": role})
+        write_tensors(context.files / f"activations_{role}.safetensors", content, {**every, "model_role": role})
+    embedded = embed_pair(*reading.scored_activations, representation)
     pair = {role: part.values.astype(np.float32) for role, part in zip(ROLES, embedded, strict=True)}
-    write_tensors(context.files / "embeddings.safetensors", pair, facts)
-
-
-def _scored_layers(context: Context, reading: _PairReading) -> tuple[int, ...]:
-    config = context.config.evaluate
-    return select_layers(config.layers, reading.activations["base"].shape[1] - 1, config.layer_band)
+    scored = {**facts, "prompt_ids": [prompt.prompt_id for prompt in reading.scored_prompts]}
+    write_tensors(context.files / "embeddings.safetensors", pair, scored)
 
 
 def _describe_representation(context: Context, reading: _PairReading) -> str:
-    config = context.config.evaluate
+    pooled = "last prompt token" if context.config.evaluate.pooling == "last" else "mean over prompt tokens without BOS"
     n_layers = reading.activations["base"].shape[1] - 1
-    pooled = "last prompt token" if config.pooling == "last" else "mean over prompt tokens without BOS"
-    return f"{pooled}; {describe_representation(config.layers, n_layers, config.layer_band)}"
+    return f"{pooled}; {describe_representation(reading.ruler.representation, n_layers, reading.ruler.learned)}"
 
 
 def _summarise(measures: Measures, clock: _Clock) -> dict[str, Any]:

@@ -298,7 +298,14 @@ def _write_evaluation(folder: Path, findings: Findings) -> None:
     write_rows(
         folder / "prompts.jsonl",
         [
-            {"prompt_id": f"row-{i:06d}", "axiom": "a", "safety_label": label, "source_dataset": "s", "text": "t"}
+            {
+                "prompt_id": f"row-{i:06d}",
+                "axiom": "a",
+                "safety_label": label,
+                "source_dataset": "s",
+                "text": "t",
+                "scored": True,
+            }
             for i, label in enumerate(labels)
         ],
     )

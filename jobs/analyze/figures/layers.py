@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
@@ -37,9 +38,10 @@ def draw_layers(measures: Measures) -> Picture:
             say_nothing_to_draw(axes, "No layer has a defined score.")
             return finish(figure, "layers", "No layer has a defined score.", "Separation per layer: undefined.")
         depth = int(scores[-1].name)
-        first, last = measures.scored_layers[0], measures.scored_layers[-1]
-        # Half a layer on either side, so that a single one has a width too.
-        axes.axvspan(first - 0.5, last + 0.5, color=SHADE, zorder=0, label="scored layers")
+        for place, (first, last) in enumerate(find_spans(measures.scored_layers)):
+            # Half a layer on either side, so that a single one has a width too. One entry in the legend for all.
+            label = "scored layers" if place == 0 else "_"
+            axes.axvspan(first - 0.5, last + 0.5, color=SHADE, zorder=0, label=label)
         axes.axhline(0, color=MUTED, linewidth=0.8)
         for role in ("base", "tuned"):
             _draw_role(axes, role, drawn)
@@ -62,6 +64,17 @@ def draw_layers(measures: Measures) -> Picture:
             "Separation f2 of safe and unsafe prompts after each layer, with 95 % intervals; shaded: the layers "
             "averaged for the headline.",
         )
+
+
+def find_spans(layers: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last of every run of neighbouring layers; `layers` in ascending order."""
+    spans: list[tuple[int, int]] = []
+    for layer in layers:
+        if spans and layer == spans[-1][1] + 1:
+            spans[-1] = (spans[-1][0], layer)
+        else:
+            spans.append((layer, layer))
+    return spans
 
 
 def _draw_role(axes: Axes, role: str, scores: list[GeometryScore]) -> None:

@@ -18,7 +18,7 @@ from jobs.evaluate.controls.relabelling import (
 )
 from jobs.evaluate.metric.bootstrap import LEVEL, canonical_order
 from jobs.evaluate.metric.indices import Bools, Floats, UndefinedScore, aqi_from_f2
-from jobs.evaluate.metric.representation import Activations, embed_pair
+from jobs.evaluate.metric.representation import Activations, Representation, average_layers, embed_pair
 from jobs.evaluate.selection import LabelledPrompt
 from pipeline_common.measures import Control, ControlName, ControlUnit, Estimate, GeometryScore
 
@@ -46,7 +46,7 @@ def measure_controls(
     prompts: Sequence[LabelledPrompt],
     base: Activations,
     tuned: Activations,
-    layers: Sequence[int],
+    representation: Representation,
     layer_0: GeometryScore,
     *,
     lam: float = 0.5,
@@ -58,7 +58,7 @@ def measure_controls(
         prompts: the n labelled prompts, in any order; the result does not depend on it.
         base: pooled activations [n, L + 1, D], entry 0 the embeddings, rows in the order of `prompts`.
         tuned: the same of the tuned model.
-        layers: the entries that the headline is scored on.
+        representation: what the headline is scored on.
         layer_0: the geometry's score of the embeddings.
         lam: AQI's weight of the compactness term.
         seed: of folds, shuffles and flips.
@@ -75,23 +75,25 @@ def measure_controls(
     texts = [prompt.text for prompt in prompts]
     sources = [prompt.source_dataset for prompt in prompts]
     axioms = [prompt.axiom for prompt in prompts]
-    scored = _embed(base, tuned, layers)
+    scored = _embed(base, tuned, representation)
     return (
         _probe_states("states", scored, unsafe, seed, "linear probe on the scored hidden states"),
         _probe_prompts("words", lambda: probes.measure_words_auc(texts, unsafe, seed), "probe on TF-IDF weights"),
         _probe_prompts("length", lambda: probes.measure_length_auc(texts, unsafe, seed), "probe on characters, words"),
         _probe_prompts("source", lambda: probes.measure_group_auc(sources, unsafe, seed), "probe on source_dataset"),
         _probe_prompts("axiom", lambda: probes.measure_group_auc(axioms, unsafe, seed), "probe on axiom"),
-        _probe_states("layer_0", _embed(base, tuned, (0,)), unsafe, seed, "linear probe on the embeddings"),
+        _probe_states(
+            "layer_0", _embed(base, tuned, average_layers((0,))), unsafe, seed, "linear probe on the embeddings"
+        ),
         _copy_layer_0(layer_0),
         *_score_shuffled(scored, unsafe, lam, seed),
         *(_score_flipped(scored, unsafe, percent, seed) for percent in NOISE_PERCENT),
     )
 
 
-def _embed(base: Activations, tuned: Activations, layers: Sequence[int]) -> _Pair | UndefinedScore:
+def _embed(base: Activations, tuned: Activations, representation: Representation) -> _Pair | UndefinedScore:
     try:
-        pair = embed_pair(base, tuned, layers)
+        pair = embed_pair(base, tuned, representation)
     except UndefinedScore as undefined:
         return undefined
     in_base, in_tuned = (_States(centre_rows(part.values), part.rounding) for part in pair)

@@ -28,7 +28,7 @@ from jobs.evaluate.metric.permutation import (
     swap_forms,
 )
 from jobs.evaluate.metric.probe import probe
-from jobs.evaluate.metric.representation import BAND, Activations, LayerMode
+from jobs.evaluate.metric.representation import Activations, Representation
 from jobs.evaluate.metric.similarity import debiased_cka
 from pipeline_common.measures import ClusterShape, Diagnosis, Diagnostics, GeometryScore, SeparationTest
 
@@ -40,8 +40,7 @@ def measure_pair(
     axioms: Sequence[str],
     prompt_ids: Sequence[str],
     *,
-    layers: LayerMode = "band",
-    band: tuple[float, float] = BAND,
+    representation: Representation | None = None,
     lam: float = 0.5,
     resamples: int = 1000,
     permutations: int = 4999,
@@ -55,8 +54,7 @@ def measure_pair(
         unsafe: labels [N].
         axioms: topic of each prompt [N].
         prompt_ids: unique id of each prompt [N]; the result does not depend on the order of the prompts.
-        layers: the scored representation (`select_layers`).
-        band: relative depth that "band" averages.
+        representation: what is scored; None = the uniform mean over the default band.
         lam: AQI's weight of the compactness term in [0, 1].
         resamples: B, for all intervals.
         permutations: P, of the labels and of the swaps.
@@ -91,8 +89,7 @@ def measure_pair(
         unsafe,
         axioms,
         prompt_ids,
-        layers=layers,
-        band=band,
+        representation=representation,
         lam=lam,
         resamples=resamples,
         seed=seed,

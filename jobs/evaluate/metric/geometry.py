@@ -23,9 +23,9 @@ from jobs.evaluate.metric.bootstrap import (
 from jobs.evaluate.metric.gram import Gram, PairGrams, observed_scatter, pair_grams, resampled_scatter
 from jobs.evaluate.metric.indices import Bools, Floats, UndefinedScore
 from jobs.evaluate.metric.representation import (
-    BAND,
     Activations,
-    LayerMode,
+    Representation,
+    average_layers,
     embed_pair,
     require_finite,
     select_layers,
@@ -111,8 +111,7 @@ def score_geometry(
     axioms: Sequence[str],
     prompt_ids: Sequence[str],
     *,
-    layers: LayerMode = "band",
-    band: tuple[float, float] = BAND,
+    representation: Representation | None = None,
     lam: float = 0.5,
     resamples: int = 1000,
     seed: int = 0,
@@ -126,8 +125,8 @@ def score_geometry(
         unsafe: labels [N].
         axioms: topic of each prompt [N].
         prompt_ids: unique id of each prompt [N]; the result does not depend on the order of the prompts.
-        layers: what "overall", "overall_stratified" and "axiom" are computed on (`select_layers`).
-        band: relative depth that "band" averages.
+        representation: what "overall", "overall_stratified" and "axiom" are computed on; None = the uniform mean over
+            the default band. The layers' own scores are on all dimensions of one layer each, whatever it says.
         lam: AQI's weight of the compactness term in [0, 1].
         resamples: B, for all intervals.
         seed: of the resampling.
@@ -151,13 +150,13 @@ def score_geometry(
     sample = _Sample(unsafe, weights, lam)
     every = np.ones(unsafe.size, dtype=np.bool_)
 
-    def read(name: str, chosen: Sequence[int]) -> PairGrams | UndefinedScore:
+    def read(name: str, chosen: Representation) -> PairGrams | UndefinedScore:
         grams = _embed_grams(base, tuned, chosen, order)
         if visit:
             visit(name, grams)
         return grams
 
-    grams = read("scored", select_layers(layers, n_layers, band))
+    grams = read("scored", representation or average_layers(select_layers("band", n_layers)))
     names = sorted(set(topics.tolist()))
     by_axiom = {name: _score_pair(grams, sample, topics == name, MIN_AXIOM_ROWS) for name in names}
     scores = [
@@ -166,7 +165,7 @@ def score_geometry(
     ]
     scores.extend(_to_score("axiom", name, sample, topics == name, pair) for name, pair in by_axiom.items())
     for layer in range(n_layers + 1):
-        scored = _score_pair(read(str(layer), (layer,)), sample, every)
+        scored = _score_pair(read(str(layer), average_layers((layer,))), sample, every)
         scores.append(_to_score("layer", str(layer), sample, every, scored))
     return tuple(scores)
 
@@ -188,11 +187,11 @@ class _Sample:
 
 
 def _embed_grams(
-    base: Activations, tuned: Activations, layers: Sequence[int], order: NDArray[np.intp]
+    base: Activations, tuned: Activations, representation: Representation, order: NDArray[np.intp]
 ) -> PairGrams | UndefinedScore:
-    """Inner products of both models on some layers, or why there is nothing to score."""
+    """Inner products of both models' vectors, or why there is nothing to score."""
     try:
-        in_base, in_tuned = embed_pair(base, tuned, layers, order)
+        in_base, in_tuned = embed_pair(base, tuned, representation, order)
     except UndefinedScore as undefined:
         return undefined
     return pair_grams(in_base.values, in_tuned.values, in_base.rounding, in_tuned.rounding)

@@ -24,6 +24,9 @@ from jobs.evaluate.metric.representation import Activations, fit_layer_scaling
 PENALTY: Final = 0.01
 """Pull towards uniform weights, in units of log f2 per squared logit: layers that help alike share the weight."""
 
+LEAST_SHARE: Final = 0.1
+"""Of the uniform weight: a smaller one is what the search left over, and becomes 0."""
+
 
 @dataclass(frozen=True)
 class LayerForms:
@@ -109,24 +112,6 @@ def fit_layer_weights(forms: LayerForms, penalty: float = PENALTY) -> Floats:
 
     start = np.full(n_layers, 1.0 / n_layers)
     found = minimize(cost, start, method="Powell", options={"maxiter": 20, "xtol": 1e-3, "ftol": 1e-6})
-    return sparsemax(np.asarray(found.x) if found.fun < cost(start) else start)
-
-
-def weigh_layers(activations: Activations, base: Activations, layers: Sequence[int], weights: Floats) -> Floats:
-    """The weighted mean of normalised layers, one vector per prompt [N, D].
-
-    Args:
-        activations: of the model to embed [N, L + 1, D].
-        base: the base's, which the normalisation is fitted on.
-        layers: entries of the layer axis.
-        weights: one per entry of `layers`.
-
-    Raises:
-        UndefinedScore: a layer that counts is constant in the base.
-    """
-    mixed = np.zeros((activations.shape[0], activations.shape[2]))
-    for layer, weight in zip(layers, weights, strict=True):
-        if weight > 0:
-            scaling = fit_layer_scaling(base[:, layer], layer)
-            mixed += (activations[:, layer] - scaling.centre) * (weight / scaling.scale)
-    return mixed
+    weights = sparsemax(np.asarray(found.x) if found.fun < cost(start) else start)
+    kept = np.where(weights < LEAST_SHARE / n_layers, 0.0, weights)
+    return np.asarray(kept / kept.sum())

@@ -10,6 +10,9 @@ indices are invariant to it for one layer, so a layer's own score is that of its
 shrinks in the tuned model weighs less there. The mean norm would not do: it is dominated by the offset that all prompts
 share and says nothing of how far prompts lie apart. Scaling each row to unit norm would hide prompts whose state
 collapses.
+
+Everything else that is fitted (learned layer weights, principal components) is fitted on the base, too, frozen in a
+`Representation` (`jobs.evaluate.metric.ruler`) and applied to both models.
 """
 
 from __future__ import annotations
@@ -23,12 +26,27 @@ from numpy.typing import NDArray
 
 from jobs.evaluate.metric.indices import ROUNDING, Floats, UndefinedScore
 from pipeline_common.errors import ConfigError, InputError
+from pipeline_common.measures import LearnedWeights
 
 Activations = NDArray[np.float32]
-LayerMode = Literal["band", "all"] | int
+LayerMode = Literal["band", "all", "learned"] | int
 
 BAND = (0.4, 0.8)
 """Default range of relative depth, where alignment shows (the paper's learned weights fall on layers 11-24 of 30)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """What both models are measured by: layers, their weights and, if only some directions count, these."""
+
+    layers: tuple[int, ...]
+    """Entries of the layer axis that are averaged."""
+    weights: tuple[float, ...]
+    """One per entry of `layers`, > 0, summing to 1."""
+    axes: Floats | None = None
+    """Orthonormal directions [D, k] to project on (the base's principal components); None = all dimensions."""
+    axes_variance: float | None = None
+    """Share of the base's variance along `axes`, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +64,7 @@ class Embedding:
     """One vector per prompt."""
 
     values: Floats
-    """[N, D]."""
+    """[N, D], or [N, k] on k components."""
     rounding: float
     """Root mean square distance that float32 rounding of the states amounts to, in the unit of `values`."""
 
@@ -57,7 +75,8 @@ def select_layers(mode: LayerMode, n_layers: int, band: tuple[float, float] = BA
     Args:
         mode: "band" = the layers l with l / L inside `band` (layers 2 and 3 of 4; 13-25 of 32; if none lies inside,
             the one nearest its middle),
-            "all" = 1 ... L (the embeddings are no layer's work), or one entry 0 ... L.
+            "all" = 1 ... L (the embeddings are no layer's work), "learned" = the same, to choose from; or one entry
+            0 ... L.
         n_layers: L, without the embeddings.
         band: first and last relative depth, both included.
 
@@ -69,7 +88,7 @@ def select_layers(mode: LayerMode, n_layers: int, band: tuple[float, float] = BA
             raise ConfigError(f"layer {mode} does not exist: the model has layers 0 (embeddings) to {n_layers}")
         return (mode,)
     every = range(1, n_layers + 1)
-    if mode == "all":
+    if mode in ("all", "learned"):
         return tuple(every)
     start, end = band
     slack = 1e-9  # 0.4 x 15 must reach 6 whatever the product's last bit
@@ -77,12 +96,31 @@ def select_layers(mode: LayerMode, n_layers: int, band: tuple[float, float] = BA
     return inside or (min(every, key=lambda layer: abs(layer - (start + end) / 2 * n_layers)),)
 
 
-def describe_representation(mode: LayerMode, n_layers: int, band: tuple[float, float] = BAND) -> str:
-    """The layers and their normalisation in words, for the report."""
-    layers = select_layers(mode, n_layers, band)
-    span = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}-{layers[-1]}"
-    averaged = "" if len(layers) == 1 else "uniform mean of "
-    return f"{averaged}{span} of {n_layers}, each centred and scaled by the base model's mean and spread"
+def average_layers(layers: Sequence[int]) -> Representation:
+    """The uniform mean of layers, on all dimensions."""
+    return Representation(tuple(layers), (1.0 / len(layers),) * len(layers))
+
+
+def describe_representation(representation: Representation, n_layers: int, learned: LearnedWeights | None) -> str:
+    """Layers, weights, normalisation and components in words, for the report."""
+    layers, weights = representation.layers, representation.weights
+    if learned:
+        named = ", ".join(f"{layer} ({weight:.3g})" for layer, weight in zip(layers, weights, strict=True))
+        chosen = (
+            f"mean of layers 1-{n_layers} weighted by a sparsemax that was learned on {learned.n_safe} safe and "
+            f"{learned.n_unsafe} unsafe prompts of the base model, none of which is scored: layer {named}"
+        )
+    elif len(layers) == 1:
+        chosen = f"layer {layers[0]} of {n_layers}"
+    else:
+        chosen = f"uniform mean of layers {layers[0]}-{layers[-1]} of {n_layers}"
+    words = f"{chosen}; each layer centred and scaled by the base model's mean and spread"
+    if representation.axes is None or representation.axes_variance is None:
+        return words
+    return (
+        f"{words}; both models projected on the base model's first {representation.axes.shape[1]} principal "
+        f"components ({representation.axes_variance:.1%} of its variance)"
+    )
 
 
 def require_finite(activations: Activations, prompt_ids: Sequence[str], model_role: str) -> None:
@@ -115,19 +153,19 @@ def fit_layer_scaling(base_layer: Activations, layer: int) -> LayerScaling:
 
 
 def embed_pair(
-    base: Activations, tuned: Activations, layers: Sequence[int], order: NDArray[np.intp] | None = None
+    base: Activations, tuned: Activations, representation: Representation, order: NDArray[np.intp] | None = None
 ) -> tuple[Embedding, Embedding]:
-    """Average normalised layers of both models into one vector per prompt.
+    """Average normalised layers of both models into one vector per prompt, and project it where that is asked for.
 
     Args:
         base: [N, L + 1, D], finite.
         tuned: the same shape.
-        layers: entries of the layer axis.
+        representation: which layers, how much of each, and on which directions.
         order: prompts in the order of the result; None = as they come. The activations may fill much of the memory,
             so they are put in order layer by layer.
 
     Returns:
-        The base's and the tuned model's vectors [N, D], normalised alike.
+        The base's and the tuned model's vectors [N, D] or [N, k], normalised alike.
 
     Raises:
         UndefinedScore: if one of the layers is constant in the base.
@@ -135,17 +173,20 @@ def embed_pair(
     rows = slice(None) if order is None else order
     sums: list[Floats | None] = [None, None]
     rounding = [0.0, 0.0]
-    for layer in layers:
+    for layer, weight in zip(representation.layers, representation.weights, strict=True):
         states = base[rows, layer]
         scaling = fit_layer_scaling(states, layer)
-        share = 1.0 / (scaling.scale * len(layers))
+        share = weight / scaling.scale
         for role, states_of in enumerate((states, tuned[rows, layer])):
             normalised = states_of - scaling.centre
             normalised *= share
             total = sums[role]
             sums[role] = normalised if total is None else np.add(total, normalised, out=total)
             rounding[role] += ROUNDING * _rms(states_of) * share
-    in_base, in_tuned = (Embedding(t, r) for t, r in zip(sums, rounding, strict=True) if t is not None)
+    axes = representation.axes
+    # A projection shortens every difference, rounding's too: what bounds it before bounds it after.
+    projected = [total if axes is None else total @ axes for total in sums if total is not None]
+    in_base, in_tuned = (Embedding(values, r) for values, r in zip(projected, rounding, strict=True))
     return in_base, in_tuned
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from jobs.evaluate.controls.measuring import measure_controls
 from jobs.evaluate.metric.geometry import score_geometry
+from jobs.evaluate.metric.representation import average_layers
 from jobs.evaluate.selection import LabelledPrompt
 
 N, L, D = 128, 3, 12
@@ -57,7 +58,7 @@ def measure(prompts, base, tuned, **settings):
         resamples=200,
     )
     layer_0 = next(score for score in geometry if (score.scope, score.name) == ("layer", "0"))
-    found = measure_controls(prompts, base, tuned, (2,), layer_0, **settings)
+    found = measure_controls(prompts, base, tuned, average_layers((2,)), layer_0, **settings)
     return {control.name: control for control in found}, geometry
 
 

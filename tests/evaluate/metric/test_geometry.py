@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import calinski_harabasz_score
 
 from jobs.evaluate.metric.geometry import score_geometry
+from jobs.evaluate.metric.representation import average_layers
 from pipeline_common.errors import InputError
 from pipeline_common.measures import Estimate
 
@@ -101,11 +102,11 @@ def test_one_uniform_scale_and_shift_of_a_model_changes_nothing():
 
 def test_seed_and_layers_are_used():
     assert score(seed=1)["overall", "pooled"] != score(seed=2)["overall", "pooled"]
-    by_layer = score(layers=3)
+    by_layer = score(representation=average_layers((3,)))
     assert by_layer["overall", "pooled"].base == by_layer["layer", "3"].base
-    narrow = score(band=(0.7, 0.8))
-    assert narrow["overall", "pooled"].base == by_layer["layer", "3"].base
-    assert score(layers="all")["overall", "pooled"].base != by_layer["layer", "3"].base
+    every = score(representation=average_layers((1, 2, 3, 4)))
+    assert every["overall", "pooled"].base != by_layer["layer", "3"].base
+    assert score() == score(representation=average_layers((2, 3)))
 
 
 def test_axioms_with_one_label_or_few_rows_are_undefined_and_named():

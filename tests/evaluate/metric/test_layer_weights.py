@@ -11,8 +11,8 @@ from jobs.evaluate.metric.layer_weights import (
     layer_forms,
     sparsemax,
     split_prompts,
-    weigh_layers,
 )
+from jobs.evaluate.metric.representation import Representation, embed_pair
 
 N, LAYERS, WIDTH = 200, 6, 16
 UNSAFE = np.arange(N) % 2 == 1
@@ -28,6 +28,10 @@ def activations(seed: int, carriers: tuple[int, ...]) -> np.ndarray:
     return states.astype(np.float32)
 
 
+def weigh(base: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return embed_pair(base, base, Representation(tuple(LAYER_AXIS), tuple(weights)))[0].values
+
+
 @pytest.mark.parametrize(
     ("logits", "weights"),
     [([0.0, 0.0], [0.5, 0.5]), ([2.0, 0.0, 0.0], [1, 0, 0]), ([0.5, 0.3, -1.0], [0.6, 0.4, 0.0])],
@@ -41,7 +45,7 @@ def test_forms_give_the_scatter_of_the_weighted_rows():
     base = activations(0, (2, 3))
     forms = layer_forms(base, UNSAFE, LAYER_AXIS, EVERY)
     weights = np.array([0.1, 0.4, 0.3, 0.0, 0.2, 0.0])
-    s = ix.measure_scatter(weigh_layers(base, base, LAYER_AXIS, weights), UNSAFE)
+    s = ix.measure_scatter(weigh(base, weights), UNSAFE)
     assert weights @ forms.within @ weights == pytest.approx(float(s.within), rel=1e-5)
     assert weights @ forms.between_sq @ weights == pytest.approx(float(s.between_sq), rel=1e-5)
 
@@ -58,10 +62,7 @@ def test_the_layers_that_carry_the_labels_get_the_weight_and_held_out_prompts_pr
         weights, fit_layer_weights(layer_forms(base, UNSAFE, LAYER_AXIS, np.flatnonzero(fitted)))
     )
     uniform = np.full(LAYERS, 1 / LAYERS)
-    f2 = [
-        float(ix.f2(ix.measure_scatter(weigh_layers(base, base, LAYER_AXIS, w)[scored], UNSAFE[scored])))
-        for w in (weights, uniform)
-    ]
+    f2 = [float(ix.f2(ix.measure_scatter(weigh(base, w)[scored], UNSAFE[scored]))) for w in (weights, uniform)]
     assert f2[0] > 1.5 * f2[1]
 
 

@@ -7,12 +7,15 @@ import pytest
 
 from jobs.evaluate.metric.indices import UndefinedScore
 from jobs.evaluate.metric.representation import (
+    Representation,
+    average_layers,
     describe_representation,
     embed_pair,
     require_finite,
     select_layers,
 )
 from pipeline_common.errors import ConfigError, InputError
+from pipeline_common.measures import LearnedWeights
 
 
 @pytest.mark.parametrize(
@@ -25,6 +28,7 @@ from pipeline_common.errors import ConfigError, InputError
         ("band", 1, (1,)),
         ("band", 2, (1,)),
         ("all", 3, (1, 2, 3)),
+        ("learned", 3, (1, 2, 3)),  # to choose from: never the embeddings
         (0, 3, (0,)),
         (3, 3, (3,)),
     ],
@@ -40,8 +44,19 @@ def test_a_layer_that_does_not_exist_is_refused(layer):
 
 
 def test_the_description_names_the_layers():
-    assert "layers 2-3 of 4" in describe_representation("band", 4)
-    assert describe_representation(2, 4).startswith("layer 2 of 4")
+    assert describe_representation(average_layers((2, 3)), 4, None).startswith("uniform mean of layers 2-3 of 4; each")
+    assert describe_representation(average_layers((2,)), 4, None).startswith("layer 2 of 4; each")
+
+
+def test_the_description_names_weights_and_components():
+    learned = LearnedWeights(n_safe=64, n_unsafe=65, layers=())
+    words = describe_representation(Representation((2, 5), (0.75, 0.25), np.eye(9)[:, :3], 0.876), 6, learned)
+    assert words == (
+        "mean of layers 1-6 weighted by a sparsemax that was learned on 64 safe and 65 unsafe prompts of the base "
+        "model, none of which is scored: layer 2 (0.75), 5 (0.25); each layer centred and scaled by the base model's "
+        "mean and spread; both models projected on the base model's first 3 principal components (87.6% of its "
+        "variance)"
+    )
 
 
 def test_every_layer_weighs_the_same_and_both_models_share_the_base_s_scale():
@@ -50,13 +65,15 @@ def test_every_layer_weighs_the_same_and_both_models_share_the_base_s_scale():
     base[:, 2] = base[:, 2] * 1000 + 5e3  # late layers are larger
     tuned = base * np.float32(2.0)
     for layer in (1, 2):
-        in_base, in_tuned = embed_pair(base, tuned, (layer,))
+        in_base, in_tuned = embed_pair(base, tuned, average_layers((layer,)))
         assert np.mean(np.sum(in_base.values**2, axis=1)) == pytest.approx(1.0, rel=1e-6)
         spread = in_tuned.values - in_tuned.values.mean(axis=0)
         assert np.mean(np.sum(spread**2, axis=1)) == pytest.approx(4.0, rel=1e-3)
-    both = embed_pair(base, tuned, (1, 2))[0].values
-    alone = [embed_pair(base, tuned, (layer,))[0].values for layer in (1, 2)]
+    both = embed_pair(base, tuned, average_layers((1, 2)))[0].values
+    alone = [embed_pair(base, tuned, average_layers((layer,)))[0].values for layer in (1, 2)]
     np.testing.assert_allclose(both, (alone[0] + alone[1]) / 2)
+    weighted = embed_pair(base, tuned, Representation((1, 2), (0.75, 0.25)))[0].values
+    np.testing.assert_allclose(weighted, 0.75 * alone[0] + 0.25 * alone[1])
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1234567])
@@ -64,7 +81,7 @@ def test_a_layer_equal_for_all_prompts_is_undefined(value):
     base = np.random.default_rng(0).standard_normal((10, 2, 4)).astype(np.float32)
     base[:, 0] = value
     with pytest.raises(UndefinedScore, match="layer 0 is the same for every prompt"):
-        embed_pair(base, base, (0,))
+        embed_pair(base, base, average_layers((0,)))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
