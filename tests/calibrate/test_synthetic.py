@@ -59,7 +59,7 @@ def test_processes_make_no_difference_and_what_is_finished_is_found(tmp_path):
     assert finished_results(path, cells, 7, "d") == [None] * 3
     assert finished_results(path, [replace(cells[0], runs=4)], 7, "c") == [None]
     path.write_text(path.read_text().replace("coverage", "covrage"))
-    with pytest.raises(InputError, match="line 2: group: .*remove the line, and its plant is drawn again"):
+    with pytest.raises(InputError, match=r"line 2: group: .*remove the line, and its plant is drawn again"):
         finished_results(path, cells, 7, "c")
 
 
