@@ -44,7 +44,7 @@ def measure_pair(
     band: tuple[float, float] = BAND,
     lam: float = 0.5,
     resamples: int = 1000,
-    permutations: int = 4999,
+    permutations: int = 9999,
     seed: int = 0,
 ) -> tuple[tuple[GeometryScore, ...], Diagnostics]:
     """Score and diagnose base against tuned, reading the activations once.
