@@ -103,12 +103,12 @@ def main() -> None:
         end="",
     )
     print(f"torch {installed_version('torch')}, {os.cpu_count()} cores, {platform.machine()}.\n")
-    print("| command | wall s | CPU s | peak MiB | at most |\n| --- | --- | --- | --- | --- |")
-    print("\n".join(timing.row() for timing in timings))
+    if timings:
+        print("| command | wall s | CPU s | peak MiB | at most |\n| --- | --- | --- | --- | --- |")
+        print("\n".join(timing.row() for timing in timings), end="\n\n")
     if "cost" in wanted:
         from tests.benchmarks.bench_metric import cost_table
 
-        print()
         for line in cost_table():
             print(line, flush=True)
 
