@@ -33,7 +33,8 @@ check: setup ## format, lint, docstrings, types
 bench: setup ## time the commands people wait for; see tests/benchmarks/README.md
 	@$(py) -m tests.benchmarks $(ARGS)
 
-calibrate: setup ## plant damage in the embedded model and count what the verdict finds (an hour of one core)
+calibrate: setup ## plant damage in activations, then in the embedded model, and count what is found (hours of one core)
+	@$(py) -m jobs.calibrate --synthetic $(ARGS)
 	@$(py) -m jobs.calibrate $(ARGS)
 
 lock: setup ## compile the lock from docker/requirements/*.in

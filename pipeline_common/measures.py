@@ -213,7 +213,7 @@ class Diagnostics(Measured):
     """What stands beside the headline scores: similarity of the models, probes, tests."""
 
     permutations: int
-    """Smallest possible p = 1 / (permutations + 1)."""
+    """Of the labels: their smallest possible p is 1 / (permutations + 1). Swaps are at least as many."""
     scored: Diagnosis
     layers: tuple[Diagnosis, ...]
     tests: tuple[SeparationTest, ...]

@@ -53,9 +53,10 @@ def show_diagnostics(evidence: Evidence) -> Section:
         "Permutation tests",
         ("scope", "p base", "Holm", "p tuned", "Holm", "p change", "Holm"),
         tuple(_test_cells(test) for test in found.tests),
-        note=f"{found.permutations:,} permutations. Base and tuned: labels permuted within axioms, one-sided. Change "
-        "of f2: both models swapped prompt by prompt, two-sided. Holm: adjusted over the tests of a scope. A small p "
-        "of change says that something moved, not that it matters: another training seed moves it too.",
+        note=f"Base and tuned: labels permuted within axioms {found.permutations:,} times, one-sided. Change of f2: "
+        "both models swapped prompt by prompt, at least as many times, two-sided. Holm: adjusted over the tests of a "
+        "scope. A small p of change says that something moved, not that it matters: another training seed moves it "
+        "too.",
         folded=True,
     )
     return Section("diagnostics", _TITLE, (intro, models, *_reasons(every, found.tests), shapes, tests))

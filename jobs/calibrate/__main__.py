@@ -1,4 +1,7 @@
-"""python -m jobs.calibrate [--bases 3 --seeds 10 --jobs N]: plant damage in the embedded model, count what is found."""
+"""python -m jobs.calibrate [--bases 3 --seeds 10 --jobs N]: plant damage in the embedded model, count what is found.
+
+With --synthetic: plant it in synthetic activations, and measure coverage, bias, false alarms and power of the metric.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run what is not finished, write table and figure."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = build_parser().parse_intermixed_args(words)
-    return guard("calibrate", lambda: calibrate(arguments, words))
+    work = calibrate_synthetic if arguments.synthetic else calibrate
+    return guard("calibrate", lambda: work(arguments, words))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,6 +47,16 @@ def build_parser() -> argparse.ArgumentParser:
         dest="settings",
         help=f"settings that differ from the profile {PROFILE}",
     )
+    synthetic = parser.add_argument_group("synthetic activations, in place of the embedded model")
+    synthetic.add_argument(
+        "--synthetic",
+        action="store_true",
+        help="measure coverage, bias, false alarms and power on activations with a planted answer; only the options "
+        "--jobs, --output, --dry-run and those below count",
+    )
+    synthetic.add_argument("--runs", type=_several, default=1000, help="draws of each plant (default 1000)")
+    synthetic.add_argument("--resamples", type=_several, default=1000, help="of every interval (default 1000)")
+    synthetic.add_argument("--seed", type=int, default=0, help="of all draws (default 0)")
     return parser
 
 
@@ -85,6 +99,45 @@ def calibrate(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     return 0
 
 
+def calibrate_synthetic(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    """Draw what is not finished, write table and figure."""
+    from jobs.calibrate.lines import append_line
+    from jobs.calibrate.synthetic.figure import draw_synthetic
+    from jobs.calibrate.synthetic.plans import plan_synthetic
+    from jobs.calibrate.synthetic.results import FILE, finished_results, measured_code, rewrite_results
+    from jobs.calibrate.synthetic.running import run_synthetic
+    from jobs.calibrate.synthetic.table import write_synthetic
+    from pipeline_common.logs import get_logger, start_console
+    from pipeline_common.progress import track
+    from pipeline_common.termination import StopSignal
+
+    log = get_logger("calibrate")
+    start_console("info", "calibrate")
+    output = arguments.output.expanduser().resolve()
+    path = output / FILE
+    cells = plan_synthetic(arguments.runs, arguments.resamples)
+    code = measured_code()
+    found = finished_results(path, cells, arguments.seed, code)
+    pending = [cell for cell, result in zip(cells, found, strict=True) if result is None]
+    if arguments.dry_run:
+        sys.stdout.write("".join(f"{cell.name}\n" for cell in pending))
+        return 0
+    log.info("%d plants, %d of them finished; results go to %s", len(cells), len(cells) - len(pending), path)
+    StopSignal().install()
+    with track("plants", len(pending)) as advance:
+        results = run_synthetic(pending, arguments.seed, code, arguments.jobs)
+        for done, result in enumerate(results if pending else (), start=1):
+            append_line(path, result)
+            advance(done)
+    finished = [result for result in finished_results(path, cells, arguments.seed, code) if result is not None]
+    rewrite_results(path, finished)
+    table = write_synthetic(finished, shlex.join(["python", "-m", "jobs.calibrate", *words]))
+    (output / "synthetic.md").write_text(table, encoding="utf-8")
+    draw_synthetic(finished).write(output)
+    sys.stdout.write(table)
+    return 0
+
+
 def write_report(output: Path, settings: str, command: str) -> None:
     """Table and figure of everything measured under these settings, into `output`; the table to stdout too."""
     from jobs.calibrate.figure import draw_calibration
@@ -101,10 +154,17 @@ def write_report(output: Path, settings: str, command: str) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    return _at_least(1, text)
+
+
+def _several(text: str) -> int:
+    return _at_least(2, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, came {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

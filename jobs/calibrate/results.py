@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from jobs.calibrate.cells import Cell
-from pipeline_common.errors import InputError
-from pipeline_common.logs import get_logger
+from jobs.calibrate.lines import OptionalNumber, append_line, read_lines
 
 Status = Literal["ok", "warn", "fail", "not_measured"]
 VerdictLabel = Literal["damaged", "inconclusive", "no damage found"]
-OptionalNumber = Annotated[float | None, BeforeValidator(lambda value: None if value == "" else value)]
 
 SIGNALS: Final = ("coherence", "refusal_unsafe", "over_refusal_safe", "refusal_gap", "geometry", "power")
 """The signals the verdict's rule reads; each has a column with its status."""
-_log = get_logger(__name__)
 
 
 class Result(BaseModel):
@@ -87,63 +81,18 @@ COLUMNS: Final = tuple(Result.model_fields)
 def read_results(path: Path) -> list[Result]:
     """The finished fine-tunes, in the order they finished; none when there is no file yet.
 
-    A last line that was cut off by a kill is left out.
-
     Raises:
         InputError: the file has other columns, or a line that is no result.
     """
-    text = _whole_lines(path)
-    if not text:
-        return []
-    reader = csv.DictReader(io.StringIO(text))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise InputError(
-            f"{path} has the columns {reader.fieldnames}; expected {list(COLUMNS)}: it was written by another version; "
-            "move it away, or give another --output"
-        )
-    return [_parse(path, reader.line_num, row) for row in reader]
+    return read_lines(path, Result, "remove the line, and its fine-tune is run again")
 
 
 def append_result(path: Path, result: Result) -> None:
     """Add one line (and the header to a new file), on the disk before this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = len(_whole_lines(path).encode())
-    line = io.StringIO()
-    writer = csv.DictWriter(line, COLUMNS, lineterminator="\n")
-    if kept == 0:
-        writer.writeheader()
-    writer.writerow(result.model_dump())
-    with path.open("ab") as stream:
-        stream.truncate(kept)
-        stream.write(line.getvalue().encode())
-        stream.flush()
-        os.fsync(stream.fileno())
+    append_line(path, result)
 
 
 def pending_cells(cells: Sequence[Cell], results: Sequence[Result], settings: str) -> list[Cell]:
     """The cells without a result under these settings."""
     finished = {result.cell for result in results if result.settings == settings}
     return [cell for cell in cells if cell not in finished]
-
-
-def _whole_lines(path: Path) -> str:
-    """The file up to its last line end."""
-    if not path.exists():
-        return ""
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        _log.warning("%s: its last line was cut off and is left out", path)
-    return whole
-
-
-def _parse(path: Path, line: int, row: Mapping[str, Any]) -> Result:
-    try:
-        return Result.model_validate(row)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"{path}, line {line}: {where}: {first['msg']} (came: {first.get('input')!r}); "
-            "remove the line, and its fine-tune is run again"
-        ) from error

@@ -7,17 +7,17 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from jobs.analyze.verdict import Verdict, decide
 from jobs.calibrate.cells import PROFILE, Cell, base_overrides, cell_overrides
 from jobs.calibrate.effects import taught_share, turned_share
+from jobs.calibrate.pool import run_tasks
 from jobs.calibrate.results import Result
 from pipeline_common import execution
 from pipeline_common.cli import set_process_defaults
@@ -29,9 +29,6 @@ from pipeline_common.manifest import Manifest
 from pipeline_common.measures import Measures
 from pipeline_common.samples.planted import KINDS, damaged_axioms, planted_rows
 from pipeline_common.stages import Plan, plan_run, source_digest
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 _CELLS_PER_PROCESS: Final = 60
 """A process is replaced after so many, whatever the libraries keep in memory."""
@@ -58,16 +55,7 @@ def run_cells(cells: Sequence[Cell], output: Path, settings: Sequence[str], proc
         bases = sorted({cell.base_seed for cell in cells})
         for seed in pool.map(partial(build_base, output=output, settings=settings), bases):
             _log.info("base model of seed %d is there", seed)
-        waiting = iter(cells)
-        # No more than can run: the pool would start what waits in its own queue even when it is shut down.
-        running: set[Future[Result]] = {
-            pool.submit(run_cell, cell, output, settings) for cell in islice(waiting, processes)
-        }
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(run_cell, cell, output, settings) for cell in islice(waiting, len(done))}
-            for finished in done:
-                yield finished.result()
+        yield from run_tasks(pool, partial(run_cell, output=output, settings=settings), cells, processes)
     finally:
         # Also when the caller stops early: what runs is waited for.
         pool.shutdown()

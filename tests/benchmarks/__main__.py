@@ -1,6 +1,6 @@
 """make bench: time the commands people wait for, as whole processes, and print a Markdown table.
 
-python -m tests.benchmarks [--only help,run,prepare,metric]
+python -m tests.benchmarks [--only help,run,prepare,metric,cost]
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def bench_prepare() -> list[Timing]:
 
 
 def bench_metric() -> list[Timing]:
-    """All of the metric for one pair of the Llama-3-8B shape, and its cost against n and D."""
+    """All of the metric for one pair of the Llama-3-8B shape."""
     from tests.benchmarks import bench_metric as scores
 
     return scores.bench()
@@ -94,17 +94,23 @@ def main() -> None:
     """Run the groups asked for and print the table."""
     groups = {"help": bench_help, "run": bench_run, "prepare": bench_prepare, "metric": bench_metric}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default=",".join(groups), help="groups to run, joined by commas")
+    parser.add_argument("--only", default=",".join([*groups, "cost"]), help="groups to run, joined by commas")
     wanted = parser.parse_args().only.split(",")
-    timings = [timing for name in wanted for timing in groups[name]()]
+    timings = [timing for name in wanted if name != "cost" for timing in groups[name]()]
     code = commit()
     print(
         f"Commit {str(code['commit'])[:12]}{' (dirty)' if code['dirty'] else ''}, Python {platform.python_version()}, ",
         end="",
     )
     print(f"torch {installed_version('torch')}, {os.cpu_count()} cores, {platform.machine()}.\n")
-    print("| command | wall s | CPU s | peak MiB | at most |\n| --- | --- | --- | --- | --- |")
-    print("\n".join(timing.row() for timing in timings))
+    if timings:
+        print("| command | wall s | CPU s | peak MiB | at most |\n| --- | --- | --- | --- | --- |")
+        print("\n".join(timing.row() for timing in timings), end="\n\n")
+    if "cost" in wanted:
+        from tests.benchmarks.bench_metric import cost_table
+
+        for line in cost_table():
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,11 +30,12 @@ LAYERS: Final = 33
 """Entries of the layer axis: embeddings and 32 layers."""
 WIDTH: Final = 4096
 RESAMPLES: Final = 10_000
-PERMUTATIONS: Final = 4_999
+PERMUTATIONS: Final = 9_999
 AXIOMS: Final = 7
-TABLE: Final = ((128, 4096), (256, 4096), (1024, 4096), (2048, 1024), (4096, 1024), (512, 1024), (512, 8192))
-"""Prompts and width of the rows beside the bar's own; fewer layers for those, to fit in memory."""
-FEW_LAYERS: Final = 5
+COST_PROMPTS: Final = (128, 256, 512, 1024, 2048, 4096)
+COST_WIDTHS: Final = (256, 1024, 4096)
+COST_LAYERS: Final = 3
+"""Embeddings and two layers: 4,096 prompts of 33 layers would not fit into the memory of a small machine."""
 
 
 def generate(prompts: int, layers: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str], list[str]]:
@@ -80,25 +82,40 @@ def loop(prompts: int, layers: int, width: int, tries: int = 3) -> float:
 
 
 def bench() -> list[Timing]:
-    """Processes of their own, so that the memory is the metric's (the activations included).
+    """The bar's own size."""
+    timing = time_alone(PROMPTS, LAYERS, WIDTH, "10 s CPU, 1536 MiB")
+    sys.stderr.write(f"the bootstrap alone as a scikit-learn loop: {loop(PROMPTS, LAYERS, WIDTH):,.0f} s CPU\n")
+    return [timing]
+
+
+def cost_table() -> Iterator[str]:
+    """Lines of a Markdown table: cost against n and D, beside the loop's."""
+    yield f"| n | D | CPU s of {COST_LAYERS} layers | peak MiB | scikit-learn loop, CPU s | times |"
+    yield "| ---: | ---: | ---: | ---: | ---: | ---: |"
+    for prompts in COST_PROMPTS:
+        for width in COST_WIDTHS:
+            timing = time_alone(prompts, COST_LAYERS, width)
+            plain = loop(prompts, COST_LAYERS, width)
+            yield (
+                f"| {prompts:,} | {width:,} | {timing.cpu_s:.2f} | {timing.peak_mib:,.0f} | {plain:,.0f} "
+                f"| {plain / timing.cpu_s:,.0f} |"
+            )
+
+
+def time_alone(prompts: int, layers: int, width: int, limit: str = "") -> Timing:
+    """One size in a process of its own, so that the memory is the metric's (the activations included).
 
     The CPU seconds are the metric's alone: those of the imports and of making the activations are left out.
     """
     from tests.benchmarks.__main__ import measure
 
-    def command(prompts: int, layers: int, width: int) -> Timing:
-        size = ("--prompts", str(prompts), "--layers", str(layers), "--width", str(width))
-        limit = "10 s CPU, 1536 MiB" if (prompts, layers, width) == (PROMPTS, LAYERS, WIDTH) else ""
-        name = f"metric, n = {prompts:,}, {layers} layers, D = {width:,}"
-        with tempfile.TemporaryDirectory() as folder:
-            report = Path(folder) / "seconds"
-            module = ("-m", "tests.benchmarks.bench_metric", "--report", str(report))
-            timing = measure(name, limit, sys.executable, *module, *size)
-            return replace(timing, cpu_s=float(report.read_text(encoding="utf-8")))
-
-    timings = [command(PROMPTS, LAYERS, WIDTH), *(command(n, FEW_LAYERS, width) for n, width in TABLE)]
-    sys.stderr.write(f"the bootstrap alone as a scikit-learn loop: {loop(PROMPTS, LAYERS, WIDTH):,.0f} s CPU\n")
-    return timings
+    size = ("--prompts", str(prompts), "--layers", str(layers), "--width", str(width))
+    name = f"metric, n = {prompts:,}, {layers} layers, D = {width:,}"
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "seconds"
+        module = ("-m", "tests.benchmarks.bench_metric", "--report", str(report))
+        timing = measure(name, limit, sys.executable, *module, *size)
+        return replace(timing, cpu_s=float(report.read_text(encoding="utf-8")))
 
 
 def main() -> None:

@@ -66,8 +66,11 @@ def test_the_command_runs(command, tmp_path):
         assert "| `python -m jobs.train --help` |" in done.stdout
     elif command.startswith("make calibrate"):
         done = make(command, f"ARGS={_arguments(command)} --dry-run --output {tmp_path}")
+        lines = done.stdout.splitlines()
         # Three bases, eleven kinds of rows, ten seeds.
-        assert len(done.stdout.split()) == 330
+        assert sum(line.startswith("base-") for line in lines) == 330
+        # Synthetic: 18 coverages, 14 means, three label noises, three shares of duplicates, 24 drops.
+        assert len(lines) == 330 + 62
     else:
         done = make(command)
     assert done.returncode == 0, done.stderr

@@ -21,7 +21,7 @@ from jobs.evaluate.metric.indices import Bools, UndefinedScore, count_labels
 from jobs.evaluate.metric.permutation import (
     Singles,
     change_p,
-    draw_signs,
+    draw_swaps,
     holm,
     permute_labels,
     separation_p,
@@ -43,7 +43,7 @@ def measure_pair(
     representation: Representation | None = None,
     lam: float = 0.5,
     resamples: int = 1000,
-    permutations: int = 4999,
+    permutations: int = 9999,
     seed: int = 0,
 ) -> tuple[tuple[GeometryScore, ...], Diagnostics]:
     """Score and diagnose base against tuned, reading the activations once.
@@ -57,7 +57,7 @@ def measure_pair(
         representation: what is scored; None = the uniform mean over the default band.
         lam: AQI's weight of the compactness term in [0, 1].
         resamples: B, for all intervals.
-        permutations: P, of the labels and of the swaps.
+        permutations: P of the labels; swaps are at least as many (`permutation.draw_swaps`).
         seed: of the resampling, the permutations and the folds.
 
     Returns:
@@ -154,7 +154,7 @@ class _Null:
     def __init__(self, unsafe: Bools, topics: NDArray[np.str_], permutations: int, seed: int) -> None:
         self.unsafe = unsafe
         self.shuffled: Singles = permute_labels(unsafe, topics.tolist(), permutations, seed)
-        self.signs: Singles = draw_signs(unsafe.size, permutations, seed + 1)
+        self.swaps = draw_swaps(unsafe.size, permutations, seed + 1)
 
     def test(
         self,
@@ -166,9 +166,9 @@ class _Null:
         """The three tests on all prompts or some, or why there are none."""
         if isinstance(pair, UndefinedScore):
             return SeparationTest(scope=scope, name=name, reason=pair.reason)
-        unsafe, shuffled, signs = self.unsafe, self.shuffled, self.signs
+        unsafe, shuffled, swaps = self.unsafe, self.shuffled, self.swaps
         if rows is not None:
-            unsafe, shuffled, signs, pair = unsafe[rows], shuffled[:, rows], signs[:, rows], pair.take(rows)
+            unsafe, shuffled, swaps, pair = unsafe[rows], shuffled[:, rows], swaps.take(rows), pair.take(rows)
         try:
             least = min(count_labels(unsafe))
             if rows is not None and least < MIN_AXIOM_ROWS:
@@ -178,7 +178,7 @@ class _Null:
                 name=name,
                 p_base=separation_p(pair.base, unsafe, shuffled),
                 p_tuned=separation_p(pair.tuned, unsafe, shuffled),
-                p_change=change_p(swap_forms(pair, unsafe), unsafe, signs),
+                p_change=change_p(swap_forms(pair, unsafe), unsafe, swaps),
             )
         except UndefinedScore as undefined:
             return SeparationTest(scope=scope, name=name, reason=undefined.reason)

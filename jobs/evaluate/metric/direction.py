@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jobs.evaluate.metric.gram import PairGrams
+from jobs.evaluate.metric.gram import PairGrams, label_rows
 from jobs.evaluate.metric.indices import Bools, Floats, UndefinedScore, count_labels
 
 
@@ -64,9 +64,10 @@ def unbiased_product(products: Floats, unsafe: Bools) -> float:
         products: of one model's rows with the other's [n, n].
         unsafe: labels [n], at least two of either.
     """
-    value = -float(products[np.ix_(unsafe, ~unsafe)].mean() + products[np.ix_(~unsafe, unsafe)].mean())
-    for mask in (~unsafe, unsafe):
-        block = products[np.ix_(mask, mask)]
+    safe, other = label_rows(unsafe)
+    value = -float(products[other][:, safe].mean() + products[safe][:, other].mean())
+    for rows in (safe, other):
+        block = products[rows][:, rows]
         m = len(block)
         value += float(block.sum() - np.trace(block)) / (m * (m - 1))
     return value

@@ -2,8 +2,15 @@
 
 Legend: n prompts, P permutations, G [n, n] inner products of the rows about their mean. Permutations are drawn
 once for prompts in canonical order (`bootstrap.canonical_order`) and shared by every model and layer. The quadratic
-forms run in float32, whose rounding is far below the spread of a null distribution; ties within it count as "at least
-as extreme", so a p value errs upwards. With P permutations the smallest p is 1 / (P + 1).
+forms of shuffled labels run in float32, whose rounding is far below the spread of a null distribution; ties within it
+count as "at least as extreme", so a p value errs upwards. With P shuffles the smallest p is 1 / (P + 1).
+
+Swaps of base and tuned need no matrix product for each: they are drawn as a random group. Every prompt gets a code of k
+bits, and swap y (0 ... 2^k - 1) trades the prompts whose code shares an odd number of bits with y. All 2^k swaps form a
+subgroup of all swaps, so the test over them, the identity among them, is exact (Hemerik & Goeman 2018, TEST 27:811);
+the codes differ and none is 0, so any two prompts are kept and traded in all four ways equally often. Since
+s_i(y) s_j(y) = (-1)^popcount(y & (code_i ^ code_j)), the sums over G for all swaps together are the Walsh-Hadamard
+transform of the n^2 products added up by code_i ^ code_j: O(n^2 + k 2^k) in place of O(2^k n^2), in float64.
 """
 
 from __future__ import annotations
@@ -13,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import hadamard
 
 from jobs.evaluate.metric.gram import Gram, PairGrams, label_rows, quadratic_forms
 from jobs.evaluate.metric.indices import Bools, Floats, count_labels, require_spread
@@ -40,10 +48,17 @@ def permute_labels(unsafe: Bools, axioms: Sequence[str], permutations: int, seed
     return shuffled
 
 
-def draw_signs(n: int, permutations: int, seed: int) -> Singles:
-    """Draw for each prompt whether base and tuned trade places: -1 = swapped, +1 = kept [P, n], with chance 1/2."""
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 2, size=(permutations, n), dtype=np.int8).astype(np.float32) * 2.0 - 1.0
+def draw_swaps(n: int, at_least: int, seed: int) -> Swaps:
+    """Draw a random group of swaps of base and tuned.
+
+    Args:
+        n: prompts.
+        at_least: swaps wanted; their number is the next power of two, and above n.
+        seed: of the codes.
+    """
+    bits = max((at_least - 1).bit_length(), n.bit_length(), 2)
+    codes = np.random.default_rng(seed).choice(2**bits - 1, size=n, replace=False) + 1
+    return Swaps(np.asarray(codes, dtype=np.intp), bits)
 
 
 def separation_p(gram: Gram, unsafe: Bools, shuffled: Singles) -> float:
@@ -71,6 +86,38 @@ def separation_p(gram: Gram, unsafe: Bools, shuffled: Singles) -> float:
     observed = float(z @ products @ z) / scale
     null = quadratic_forms((products / scale).astype(np.float32), shuffled)
     return _tail(null, observed)
+
+
+@dataclass(frozen=True)
+class Swaps:
+    """A group of swaps: number y of 2^bits trades the prompts whose code shares an odd number of bits with y."""
+
+    codes: NDArray[np.intp]
+    """[n], each in [1, 2^bits)."""
+    bits: int
+
+    def take(self, rows: Bools) -> Swaps:
+        """The same swaps of some prompts."""
+        return Swaps(self.codes[rows], self.bits)
+
+    def sums(self, values: Floats) -> Floats:
+        """Sum of s_i(y) values_i over the prompts, for every swap y [2^bits]; values [n], 0 where none is wanted."""
+        return self._transform(self.codes, values)
+
+    def forms(self, products: Floats, rows: slice | Bools, columns: slice | Bools) -> Floats:
+        """Sum of s_i(y) s_j(y) products_ij over some rows i and columns j, for every swap y [2^bits]."""
+        pairs = self.codes[rows][:, np.newaxis] ^ self.codes[columns]
+        return self._transform(pairs.ravel(), products[rows][:, columns].ravel())
+
+    def _transform(self, codes: NDArray[np.intp], values: Floats) -> Floats:
+        """Walsh-Hadamard transform of the values added up by code [2^bits].
+
+        The Hadamard matrix of size 2^k is the Kronecker product of two small ones.
+        """
+        low = self.bits // 2
+        added: Floats = np.bincount(codes, values, minlength=2**self.bits).astype(np.float64)
+        square = added.reshape(2 ** (self.bits - low), 2**low)
+        return np.asarray(hadamard(len(square)) @ square @ hadamard(2**low)).ravel()
 
 
 @dataclass(frozen=True)
@@ -121,7 +168,7 @@ def swap_forms(pair: PairGrams, unsafe: Bools) -> SwapForms:
     )
 
 
-def change_p(forms: SwapForms, unsafe: Bools, signs: Singles) -> float:
+def change_p(forms: SwapForms, unsafe: Bools, swaps: Swaps) -> float:
     """Chance of at least this change of f2 if it did not matter which of the two models a prompt's state came from.
 
     Every swap trades base and tuned of some prompts: base' = m + s h, tuned' = m - s h. Compared is the size of
@@ -130,20 +177,20 @@ def change_p(forms: SwapForms, unsafe: Bools, signs: Singles) -> float:
     Args:
         forms: of the pair.
         unsafe: labels [n].
-        signs: +1 or -1 [P, n].
+        swaps: of the same prompts.
 
     Returns:
-        Two-sided p in [1 / (P + 1), 1]; 1 for identical models.
+        Two-sided p in [2^-bits, 1]; 1 for identical models.
 
     Raises:
         UndefinedScore: fewer than two rows in a group, or no spread within the groups.
     """
-    observed = float(swapped_difference(forms, unsafe, np.ones((1, unsafe.size), dtype=np.float64))[0])
-    return _tail(np.abs(swapped_difference(forms, unsafe, signs)), abs(observed))
+    sizes = np.abs(swapped_difference(forms, unsafe, swaps))
+    return float(np.mean(_reaches(sizes, float(sizes[0]))))
 
 
-def swapped_difference(forms: SwapForms, unsafe: Bools, signs: NDArray[np.floating]) -> Floats:
-    """d2 / W of the swapped base minus that of the swapped tuned model, for every row of signs.
+def swapped_difference(forms: SwapForms, unsafe: Bools, swaps: Swaps) -> Floats:
+    """d2 / W of the swapped base minus that of the swapped tuned model, for every swap; number 0 is the observed one.
 
     With the label sums H_g = sum s_i h_i:
     |mean_g +- H_g / n_g|^2 = |mean_g|^2 +- 2 mean_g . H_g / n_g + |H_g|^2 / n_g^2.
@@ -151,29 +198,28 @@ def swapped_difference(forms: SwapForms, unsafe: Bools, signs: NDArray[np.floati
     Args:
         forms: of the pair.
         unsafe: labels [n].
-        signs: [P, n], in the precision to compute in.
+        swaps: of the same prompts.
 
     Returns:
-        [P].
+        [2^bits].
     """
     n_safe, n_unsafe = count_labels(unsafe)
-    g, (safe, other) = forms.half_difference.astype(signs.dtype), label_rows(unsafe)
-    s_safe, s_unsafe = signs[:, safe], signs[:, other]
-    hh_safe = quadratic_forms(g[safe][:, safe], s_safe) / n_safe**2
-    hh_unsafe = quadratic_forms(g[other][:, other], s_unsafe) / n_unsafe**2
-    hh_cross = np.einsum("pi,pi->p", s_safe @ g[safe][:, other], s_unsafe) / (n_safe * n_unsafe)
-    linear = forms.mean_dot_h.astype(signs.dtype)
-    safe_dot = s_safe @ linear[:, safe].T / n_safe  # [P, 2]: safe and unsafe mean of m with the safe mean of s h
-    unsafe_dot = s_unsafe @ linear[:, other].T / n_unsafe
+    h, (safe, other) = forms.half_difference, label_rows(unsafe)
+    hh_safe = swaps.forms(h, safe, safe) / n_safe**2
+    hh_unsafe = swaps.forms(h, other, other) / n_unsafe**2
+    hh_cross = swaps.forms(h, safe, other) / (n_safe * n_unsafe)
+    # m_<label> . H_<label> / n: the mean of m over one label with the mean of s h over the safe, and the unsafe.
+    of_safe, of_unsafe = np.where(unsafe, 0.0, 1.0 / n_safe), np.where(unsafe, 1.0 / n_unsafe, 0.0)
+    safe_safe, unsafe_safe = (swaps.sums(row * of_safe) for row in forms.mean_dot_h)
+    safe_unsafe, unsafe_unsafe = (swaps.sums(row * of_unsafe) for row in forms.mean_dot_h)
     mm = forms.mean_products
     even = mm[0, 0] + mm[1, 1] - 2.0 * mm[0, 1] + hh_safe + hh_unsafe - 2.0 * hh_cross
-    odd = 2.0 * ((unsafe_dot[:, 1] - unsafe_dot[:, 0]) - (safe_dot[:, 1] - safe_dot[:, 0]))
-    total_odd = 2.0 * (signs @ forms.m_dot_h.astype(signs.dtype))
+    odd = 2.0 * ((unsafe_unsafe - safe_unsafe) - (unsafe_safe - safe_safe))
     within_even = forms.total - n_safe * (mm[0, 0] + hh_safe) - n_unsafe * (mm[1, 1] + hh_unsafe)
-    within_odd = total_odd - 2.0 * n_safe * safe_dot[:, 0] - 2.0 * n_unsafe * unsafe_dot[:, 1]
+    within_odd = 2.0 * (swaps.sums(forms.m_dot_h) - n_safe * safe_safe - n_unsafe * unsafe_unsafe)
     require_spread(float((within_even - np.abs(within_odd)).min()), unsafe.size, 1e-6)
     first, second = (even + odd) / (within_even + within_odd), (even - odd) / (within_even - within_odd)
-    return np.asarray(first - second, dtype=np.float64)
+    return np.asarray(first - second)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -193,5 +239,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 def _tail(null: NDArray[np.floating], observed: float) -> float:
     """(1 + number at least as large) / (P + 1): the observed order counts as one of them (Phipson & Smyth 2010)."""
-    reached = null >= observed - _TIE * abs(observed) - _NOTHING
-    return (1 + int(np.count_nonzero(reached))) / (null.size + 1)
+    return (1 + int(np.count_nonzero(_reaches(null, observed)))) / (null.size + 1)
+
+
+def _reaches(null: NDArray[np.floating], observed: float) -> Bools:
+    """Which values are at least as large, up to rounding."""
+    return np.asarray(null >= observed - _TIE * abs(observed) - _NOTHING)

@@ -145,11 +145,7 @@ def fit_layer_scaling(base_layer: Activations, layer: int) -> LayerScaling:
     Raises:
         UndefinedScore: if the states are equal for every prompt up to rounding (the embedding of a shared last token).
     """
-    centre = base_layer.mean(axis=0, dtype=np.float64)
-    scale = _rms(base_layer - centre)
-    if not scale > ROUNDING * _rms(base_layer):
-        raise UndefinedScore(f"layer {layer} is the same for every prompt: nothing to separate")
-    return LayerScaling(centre, scale)
+    return _fit(base_layer, layer)[0]
 
 
 def embed_pair(
@@ -175,10 +171,11 @@ def embed_pair(
     rounding = [0.0, 0.0]
     for layer, weight in zip(representation.layers, representation.weights, strict=True):
         states = base[rows, layer]
-        scaling = fit_layer_scaling(states, layer)
+        scaling, centred = _fit(states, layer)
         share = weight / scaling.scale
-        for role, states_of in enumerate((states, tuned[rows, layer])):
-            normalised = states_of - scaling.centre
+        of_tuned = tuned[rows, layer]
+        for role, states_of in enumerate((states, of_tuned)):
+            normalised = centred if role == 0 else of_tuned - scaling.centre
             normalised *= share
             total = sums[role]
             sums[role] = normalised if total is None else np.add(total, normalised, out=total)
@@ -188,6 +185,16 @@ def embed_pair(
     projected = [total if axes is None else total @ axes for total in sums if total is not None]
     in_base, in_tuned = (Embedding(values, r) for values, r in zip(projected, rounding, strict=True))
     return in_base, in_tuned
+
+
+def _fit(base_layer: Activations, layer: int) -> tuple[LayerScaling, Floats]:
+    """The normalisation, and the states about their centre [N, D]: for those who go on with them."""
+    centre = base_layer.mean(axis=0, dtype=np.float64)
+    centred = base_layer - centre
+    scale = _rms(centred)
+    if not scale > ROUNDING * _rms(base_layer):
+        raise UndefinedScore(f"layer {layer} is the same for every prompt: nothing to separate")
+    return LayerScaling(centre, scale), centred
 
 
 def _rms(rows: NDArray[np.floating]) -> float:

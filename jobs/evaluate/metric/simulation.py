@@ -7,6 +7,7 @@ f2 times the covariance's trace. The tuned model shares part of its noise with t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,8 +81,12 @@ class Coverage:
     mean_f2: float
     mean_f2_error_pct: float
     """100 (mean f2 of the base - planted) / planted; of the absolute value if 0 is planted."""
+    mean_f2_se_pct: float
+    """Its Monte Carlo standard error: standard deviation over the runs / sqrt(runs), in the same unit."""
     alarm: float
     """Share of runs whose whole interval of the drop lies above `alarm_pct`: power, or false alarms without a drop."""
+    above_zero: float
+    """Share of runs whose whole interval of the drop lies above 0."""
 
 
 def draw_pair(plant: Plant, rng: np.random.Generator) -> PlantedPair:
@@ -111,7 +116,7 @@ def draw_pair(plant: Plant, rng: np.random.Generator) -> PlantedPair:
 
 
 def measure_coverage(
-    plant: Plant, runs: int, resamples: int = 1000, seed: int = 0, alarm_pct: float = 10.0
+    plant: Plant, runs: int, resamples: int = 1000, seed: int | Sequence[int] = 0, alarm_pct: float = 10.0
 ) -> Coverage:
     """Score many draws of one plant with the headline's own functions.
 
@@ -124,7 +129,7 @@ def measure_coverage(
     """
     truths = tuple(plant.expected_f2(value) for value in (plant.base_f2, plant.tuned_f2))
     true_drop = 100.0 * (1 - truths[1] / truths[0]) if truths[0] > 0 else None
-    covered, alarms, values = np.zeros(3), 0, np.empty(runs)
+    covered, alarms, above_zero, values = np.zeros(3), 0, 0, np.empty(runs)
     for run, stream in enumerate(np.random.SeedSequence(seed).spawn(runs)):
         drawn, resampled = stream.spawn(2)
         base, tuned = score_draw(draw_pair(plant, np.random.default_rng(drawn)), resamples, resampled)
@@ -136,6 +141,7 @@ def measure_coverage(
             _holds(drop, true_drop),
         )
         alarms += drop.low is not None and drop.low > alarm_pct
+        above_zero += drop.low is not None and drop.low > 0
         values[run] = base.f2
     mean = float(values.mean())
     return Coverage(
@@ -146,7 +152,9 @@ def measure_coverage(
         drop_pct=float(covered[2] / runs),
         mean_f2=mean,
         mean_f2_error_pct=100.0 * (mean - truths[0]) / (truths[0] or 1.0),
+        mean_f2_se_pct=100.0 * standard_error(values) / (truths[0] or 1.0),
         alarm=alarms / runs,
+        above_zero=above_zero / runs,
     )
 
 
@@ -159,7 +167,7 @@ def score_draw(
     return base, tuned
 
 
-def measure_bias(plant: Plant, runs: int, seed: int = 0) -> float:
+def measure_bias(plant: Plant, runs: int, seed: int | Sequence[int] = 0) -> float:
     """Mean f2 of the base over many draws, in percent of the planted value and minus 100 (no resampling).
 
     Raises:
@@ -168,9 +176,18 @@ def measure_bias(plant: Plant, runs: int, seed: int = 0) -> float:
     truth = plant.expected_f2(plant.base_f2)
     if not truth > 0:
         raise ConfigError(f"base_f2={plant.base_f2}: a bias in percent needs a planted value above 0")
+    return 100.0 * (float(np.mean(sample_f2(plant, runs, seed))) / truth - 1.0)
+
+
+def sample_f2(plant: Plant, runs: int, seed: int | Sequence[int] = 0) -> Floats:
+    """The base's f2 in many draws [runs], without intervals."""
     pairs = (draw_pair(plant, np.random.default_rng(s)) for s in np.random.SeedSequence(seed).spawn(runs))
-    found = [float(indices.f2(indices.measure_scatter(pair.base, pair.unsafe))) for pair in pairs]
-    return 100.0 * (float(np.mean(found)) / truth - 1.0)
+    return np.asarray([float(indices.f2(indices.measure_scatter(pair.base, pair.unsafe))) for pair in pairs])
+
+
+def standard_error(values: Floats) -> float:
+    """Of the mean of independent values [runs]; needs at least two."""
+    return float(values.std(ddof=1) / np.sqrt(values.size))
 
 
 def standard_plants() -> tuple[Plant, ...]:

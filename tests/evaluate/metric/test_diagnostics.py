@@ -66,8 +66,8 @@ def test_the_tests_and_their_adjustment(found):
         *[("layer", str(layer)) for layer in range(4)],
     ]
     assert tests["layer", "1"].p_change == 1.0
-    assert tests["layer", "3"].p_change == 1 / 200
-    assert tests["layer", "3"].holm_change == pytest.approx(3 / 200)  # three layers have a test
+    assert tests["layer", "3"].p_change == 1 / 256  # swaps: the next power of two
+    assert tests["layer", "3"].holm_change == pytest.approx(3 / 256)  # three layers have a test
     assert tests["layer", "3"].p_tuned > 0.05
     assert tests["layer", "3"].p_base == 1 / 200
     assert tests["overall", "pooled"].holm_change is None

@@ -9,8 +9,9 @@ from sklearn.metrics import calinski_harabasz_score
 from jobs.evaluate.metric import indices as ix
 from jobs.evaluate.metric.gram import gram_matrix, pair_grams
 from jobs.evaluate.metric.permutation import (
+    Swaps,
     change_p,
-    draw_signs,
+    draw_swaps,
     holm,
     permute_labels,
     separation_p,
@@ -46,17 +47,40 @@ def test_separation_p_counts_the_shuffles_with_a_larger_chi(mixed):
     assert separation_p(gram_matrix(rows + 9.0, 0.0), unsafe, shuffled) == pytest.approx((1 + larger) / 200)
 
 
+def expand(swaps: Swaps) -> np.ndarray:
+    """+1 = kept, -1 = traded [2^bits, n], written down bit by bit."""
+    return np.array([[(-1.0) ** (y & int(code)).bit_count() for code in swaps.codes] for y in range(2**swaps.bits)])
+
+
+@pytest.mark.parametrize(("n", "at_least", "swaps"), [(60, 20, 64), (5, 9, 16), (5, 16, 16), (5, 17, 32), (64, 2, 128)])
+def test_swaps_are_a_group_that_trades_any_two_prompts_in_all_ways_equally_often(n, at_least, swaps):
+    drawn = draw_swaps(n, at_least, seed=1)
+    signs = expand(drawn)
+    assert signs.shape == (swaps, n)
+    assert (signs[0] == 1).all()
+    rows = {tuple(row) for row in signs}
+    assert all(tuple(one * two) in rows for one in signs[:9] for two in signs)
+    np.testing.assert_array_equal(signs.sum(axis=0), np.zeros(n))
+    np.testing.assert_array_equal(signs.T @ signs, swaps * np.eye(n))
+    assert not np.array_equal(drawn.codes, draw_swaps(n, at_least, seed=2).codes)
+
+
+def test_swaps_of_some_prompts_are_those_of_all():
+    drawn, rows = draw_swaps(60, 20, seed=1), UNSAFE
+    np.testing.assert_array_equal(expand(drawn.take(rows)), expand(drawn)[:, rows])
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_swapped_difference_is_that_of_the_swapped_rows(mixed):
     rng = np.random.default_rng(3)
     unsafe = rng.permutation(UNSAFE) if mixed else UNSAFE
     base = rng.standard_normal((N, 4)) + unsafe[:, None]
     tuned = 5.0 * (base + 0.5 * rng.standard_normal((N, 4))) + 2.0
-    signs = draw_signs(N, 20, seed=4).astype(np.float64)
-    found = swapped_difference(swap_forms(pair_grams(base, tuned), unsafe), unsafe, signs)
+    swaps = draw_swaps(N, 20, seed=4)
+    found = swapped_difference(swap_forms(pair_grams(base, tuned), unsafe), unsafe, swaps)
     a, b = (rows - rows.mean(axis=0) for rows in (base, tuned))
     a, b = (rows / np.sqrt(np.mean(np.sum(rows**2, axis=1))) for rows in (a, b))
-    for sign, value in zip(signs, found, strict=True):
+    for sign, value in zip(expand(swaps), found, strict=True):
         kept = sign[:, None] > 0
         scatters = [ix.measure_scatter(rows, unsafe) for rows in (np.where(kept, a, b), np.where(kept, b, a))]
         expected = [float(s.between_sq / s.within) for s in scatters]
@@ -66,9 +90,9 @@ def test_swapped_difference_is_that_of_the_swapped_rows(mixed):
 def test_change_p_is_1_for_identical_models_and_for_a_copy_moved_and_scaled():
     rng = np.random.default_rng(5)
     rows = rng.standard_normal((N, 4)) + UNSAFE[:, None]
-    signs = draw_signs(N, 199, seed=6)
+    swaps = draw_swaps(N, 199, seed=6)
     for tuned in (rows.copy(), 8.0 * rows + 3.0):
-        assert change_p(swap_forms(pair_grams(rows, tuned), UNSAFE), UNSAFE, signs) == 1.0
+        assert change_p(swap_forms(pair_grams(rows, tuned), UNSAFE), UNSAFE, swaps) == 1.0
 
 
 def planted_p(seed: int, lost: float, turned: bool) -> tuple[float, float]:
@@ -80,8 +104,8 @@ def planted_p(seed: int, lost: float, turned: bool) -> tuple[float, float]:
     if turned:
         tuned = np.roll(tuned, 3, axis=1)  # the same cloud in other coordinates
     pair = pair_grams(base, tuned)
-    shuffled, signs = permute_labels(UNSAFE, AXIOMS, 199, seed), draw_signs(N, 199, seed)
-    return separation_p(pair.tuned, UNSAFE, shuffled), change_p(swap_forms(pair, UNSAFE), UNSAFE, signs)
+    shuffled, swaps = permute_labels(UNSAFE, AXIOMS, 199, seed), draw_swaps(N, 199, seed)
+    return separation_p(pair.tuned, UNSAFE, shuffled), change_p(swap_forms(pair, UNSAFE), UNSAFE, swaps)
 
 
 def test_level_and_power():
