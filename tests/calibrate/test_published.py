@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.calibrate.lines import read_lines
 from jobs.calibrate.results import read_results
+from jobs.calibrate.synthetic.results import SyntheticResult
+from jobs.calibrate.synthetic.table import write_synthetic
 from jobs.calibrate.table import format_rate, write_table
 from jobs.calibrate.tallies import Calibration, tally
 
@@ -41,3 +44,25 @@ def test_what_is_promised_holds(published):
         took = kinds[name].found_where_took
         assert took is not None
         assert took.n == took.count == 30, name
+
+
+def test_every_line_of_the_synthetic_tables_is_on_the_page():
+    page = (DOCS / "calibration.md").read_text(encoding="utf-8").splitlines()
+    results = read_lines(DOCS / "calibration" / "synthetic.csv", SyntheticResult, "restore it")
+    lines = [line for line in write_synthetic(results, "any").splitlines() if line.startswith(("| ", "- "))]
+    assert len(results) == 62
+    assert len(lines) > 62
+    assert [line for line in lines if line not in page] == []
+
+
+def test_intervals_cover_and_the_mean_is_right():
+    results = read_lines(DOCS / "calibration" / "synthetic.csv", SyntheticResult, "restore it")
+    promised = [one for one in results if one.group == "coverage" and one.decay == 1.0]
+    assert sorted({one.n for one in promised}) == [128, 256, 512]
+    for one in promised:
+        for covered in (one.f2_covered, one.difference_covered):
+            assert covered is not None
+            assert 0.93 <= covered / one.runs <= 0.97, one
+    means = [one for one in results if one.group == "mean"]
+    assert (min(one.n for one in means), max(one.n for one in means)) == (64, 4096)
+    assert all(abs(one.mean_error_pct) <= 3 for one in means)
