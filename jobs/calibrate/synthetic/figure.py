@@ -18,7 +18,7 @@ from jobs.analyze.figures.style import (
     house_style,
     new_figure,
 )
-from jobs.calibrate.synthetic.plans import ALARM_PCT, COVERAGE_PROMISED, MEAN_PROMISED_PCT
+from jobs.calibrate.synthetic.plans import ALARM_PCT, COVERAGE_PROMISED, MEAN_PROMISED_PCT, spectrum
 from jobs.calibrate.synthetic.results import SyntheticResult
 
 if TYPE_CHECKING:
@@ -93,12 +93,13 @@ def _draw_coverage(axes: Axes, results: Sequence[SyntheticResult]) -> None:
         axes.text(
             sum(inside) / len(inside),
             0.02,
-            f"1/k^{decay:g}",
+            spectrum(decay),
             ha="center",
             va="bottom",
             color=MUTED,
             transform=axes.get_xaxis_transform(),
         )
+    axes.margins(y=0.14)
     axes.set_ylabel("coverage, %")
     axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=3)
 

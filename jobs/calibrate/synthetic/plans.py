@@ -56,6 +56,11 @@ def drop_pct(plant: Plant) -> float:
     return round(100.0 * (1.0 - plant.tuned_f2 / plant.base_f2), 6)
 
 
+def spectrum(decay: float) -> str:
+    """The covariance's eigenvalues in words."""
+    return "1/k" if decay == 1 else f"1/k^{decay:g}"
+
+
 def plan_synthetic(runs: int, resamples: int) -> list[SyntheticCell]:
     """All cells, in the order of the tables.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from jobs.calibrate.synthetic.plans import ALARM_PCT, COVERAGE_PROMISED, MEAN_PROMISED_PCT, Group
+from jobs.calibrate.synthetic.plans import ALARM_PCT, COVERAGE_PROMISED, MEAN_PROMISED_PCT, Group, spectrum
 from jobs.calibrate.synthetic.results import SyntheticResult
 from jobs.calibrate.tallies import Rate
 
@@ -49,7 +49,7 @@ def _lines(results: Sequence[SyntheticResult], command: str) -> Iterator[str]:
     yield ""
     yield _COVERAGE_HEAD.format("spectrum, n, unsafe share")
     for found in coverage:
-        yield _coverage_row(f"1/k^{found.decay:g}, {found.n}, {100 * found.share_unsafe:.0f} %", found)
+        yield _coverage_row(f"{spectrum(found.decay)}, {found.n}, {100 * found.share_unsafe:.0f} %", found)
     yield ""
     yield "## Mean f2 against n"
     yield ""
