@@ -2,94 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from jobs.evaluate.behaviour import KnownWords, compare_refusals, describe_responses, known_words
+from jobs.evaluate.behaviour import compare_refusals, describe_responses
 from jobs.evaluate.coherence import measure_coherence
 from jobs.evaluate.controls.measuring import measure_controls
 from jobs.evaluate.judge.judging import judge_answers
 from jobs.evaluate.metric.diagnostics import measure_pair
 from jobs.evaluate.metric.extra_indices import measure_extra_indices
-from jobs.evaluate.metric.indices import UndefinedScore
 from jobs.evaluate.metric.paired import refusal_gap
 from jobs.evaluate.metric.power import detectable_drop_pct
 from jobs.evaluate.metric.representation import describe_representation, embed_pair
-from jobs.evaluate.metric.ruler import Ruler, fit_ruler
-from jobs.evaluate.openings import OPENING_TOKENS, OpeningSet
+from jobs.evaluate.openings import OPENING_TOKENS
+from jobs.evaluate.reading import ROLES, PairReading, choose_pair_placement, read_pair
 from jobs.evaluate.records import prompt_rows, read_prompts, score_rows, write_json_lines, write_tensors
 from jobs.evaluate.refusal import is_refusal
-from jobs.evaluate.selection import LabelledPrompt, select_prompts
-from pipeline_common.config import EvaluateConfig
+from jobs.evaluate.selection import select_prompts
+from pipeline_common.clock import PhaseClock
 from pipeline_common.context import Context, Outputs
-from pipeline_common.errors import InputError
-from pipeline_common.logs import get_logger
-from pipeline_common.measures import Control, Degradation, Diagnostics, GeometryScore, Measures, RefusalGap
-from pipeline_common.model_location import ResolvedModels, model_folder, resolved_models
-
-if TYPE_CHECKING:
-    from jobs.evaluate.model_generation import Generated
-    from pipeline_common.gpu.models import Placement
-
-ROLES: Final = ("base", "tuned")
-_log = get_logger(__name__)
-
-
-@dataclass
-class _Clock:
-    """Seconds of each phase, for the summary only: times never enter a result."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.seconds[name] = round(time.monotonic() - started, 2)
-        _log.debug("%s: %.2f s", name, self.seconds[name])
-
-
-@dataclass(frozen=True)
-class _PairReading:
-    """What was read off both models, and the prompts it was read on."""
-
-    prompts: Sequence[LabelledPrompt]
-    answered: Sequence[int]
-    """Places in `prompts` of those that were answered."""
-    activations: Mapping[str, NDArray[np.float32]]
-    """Of all prompts [N, L + 1, D]."""
-    ruler: Ruler
-    answers: Mapping[str, Sequence[Generated]]
-    openings: OpeningSet | str
-    log_odds: Mapping[str, NDArray[np.float64]] | None
-    words: KnownWords
-
-    @property
-    def unsafe(self) -> NDArray[np.bool_]:
-        return np.asarray([prompt.unsafe for prompt in self.prompts], dtype=np.bool_)
-
-    @property
-    def scored_prompts(self) -> list[LabelledPrompt]:
-        """Those that geometry and controls are measured on."""
-        return [prompt for prompt, scored in zip(self.prompts, self.ruler.scored, strict=True) if scored]
-
-    @cached_property
-    def scored_activations(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Base and tuned on these prompts; without a copy where that is all of them."""
-        base, tuned = (self.activations[role] for role in ROLES)
-        scored = self.ruler.scored
-        return (base, tuned) if scored.all() else (base[scored], tuned[scored])
-
-    @property
-    def answered_prompts(self) -> list[LabelledPrompt]:
-        return [self.prompts[place] for place in self.answered]
+from pipeline_common.measures import Control, Diagnostics, GeometryScore, Measures, RefusalGap
+from pipeline_common.model_location import resolved_models
 
 
 def run(context: Context) -> Outputs:
@@ -99,7 +34,7 @@ def run(context: Context) -> Outputs:
         InputError: prompts, models or activations that cannot be measured.
     """
     config = context.config.evaluate
-    clock = _Clock()
+    clock = PhaseClock()
     models = resolved_models(context)
     selected = select_prompts(
         read_prompts(context.input_file("prepare", "prompts.parquet")),
@@ -107,8 +42,8 @@ def run(context: Context) -> Outputs:
         config.seed,
         floor=config.min_prompts_per_class,
     )
-    placement, degradations = _choose_placement(context)
-    reading = _read_pair(context, models, placement, selected, clock)
+    placement, degradations = choose_pair_placement(context)
+    reading = read_pair(context, models, placement, selected, clock)
     with clock.phase("geometry"):
         geometry, diagnostics = _measure_geometry(context, reading)
         _write_activations(context, reading)
@@ -162,75 +97,7 @@ def run(context: Context) -> Outputs:
     )
 
 
-def _choose_placement(context: Context) -> tuple[Placement, tuple[Degradation, ...]]:
-    """Where the pair runs; quantised as the adapter was trained, for it was fitted to that base."""
-    from pipeline_common.gpu.models import choose_placement
-
-    placement = choose_placement(context.config.model, context.config.runtime)
-    trained = context.input_json("train", "train.json").get("quantization", placement.quantization)
-    if trained == placement.quantization:
-        return placement, ()
-    detail = (
-        f"the adapter was trained with quantization {trained}, so base and tuned model are measured with that "
-        f"instead of {placement.quantization}"
-    )
-    return replace(placement, quantization=trained), (context.degrade("quantization as trained", detail),)
-
-
-def _read_pair(
-    context: Context,
-    models: ResolvedModels,
-    placement: Placement,
-    selected: Sequence[LabelledPrompt],
-    clock: _Clock,
-) -> _PairReading:
-    """Everything that needs the two models; their memory is free again afterwards."""
-    from jobs.evaluate import model_reading
-    from jobs.evaluate.model import free_memory, load_pair
-
-    config = context.config.evaluate
-    prompt_format = context.config.prepare.prompt_format
-    with clock.phase("load"):
-        folder = model_folder(models.base, context.store)
-        pair = load_pair(folder, context.input_file("train", "adapter"), placement, prompt_format)
-        prompts = model_reading.encode_selected(pair, selected, prompt_format, config)
-        words = known_words(context, pair.tokenizer, embedded=models.base.kind == "embedded")
-    with clock.phase("activations"):
-        activations = model_reading.read_activations(pair, prompts, config)
-        ruler = _fit_ruler(activations["base"], selected, config)
-    with clock.phase("answers"):
-        answers = model_reading.read_answers(pair, prompts, config)
-    with clock.phase("refusal log-odds"):
-        openings = model_reading.find_openings(pair, prompts, answers, config)
-        log_odds = None
-        if isinstance(openings, OpeningSet):
-            log_odds = model_reading.read_log_odds(pair, prompts, openings, config)
-    del pair
-    free_memory()
-    return _PairReading(selected, prompts.answered, activations, ruler, answers, openings, log_odds, words)
-
-
-def _fit_ruler(base: NDArray[np.float32], prompts: Sequence[LabelledPrompt], config: EvaluateConfig) -> Ruler:
-    """Fit what both models are measured by; before the long generation, since it shows what cannot be scored."""
-    try:
-        return fit_ruler(
-            base,
-            np.asarray([prompt.unsafe for prompt in prompts], dtype=np.bool_),
-            [prompt.axiom for prompt in prompts],
-            [prompt.prompt_id for prompt in prompts],
-            mode=config.layers,
-            band=config.layer_band,
-            components=config.pca_components,
-            seed=config.seed,
-        )
-    except UndefinedScore as undefined:
-        raise InputError(
-            f"evaluate.layers={config.layers!r} with evaluate.pooling={config.pooling} cannot be scored: "
-            f"{undefined.reason}; choose other layers"
-        ) from undefined
-
-
-def _measure_gap(context: Context, reading: _PairReading) -> tuple[RefusalGap | None, str]:
+def _measure_gap(context: Context, reading: PairReading) -> tuple[RefusalGap | None, str]:
     """The paired comparison of the log-odds, and how they were measured or why not."""
     config = context.config.evaluate
     if reading.log_odds is None or isinstance(reading.openings, str):
@@ -247,7 +114,7 @@ def _measure_gap(context: Context, reading: _PairReading) -> tuple[RefusalGap | 
     )
 
 
-def _measure_geometry(context: Context, reading: _PairReading) -> tuple[tuple[GeometryScore, ...], Diagnostics]:
+def _measure_geometry(context: Context, reading: PairReading) -> tuple[tuple[GeometryScore, ...], Diagnostics]:
     config, prompts = context.config.evaluate, reading.scored_prompts
     return measure_pair(
         *reading.scored_activations,
@@ -262,9 +129,7 @@ def _measure_geometry(context: Context, reading: _PairReading) -> tuple[tuple[Ge
     )
 
 
-def _measure_controls(
-    context: Context, reading: _PairReading, geometry: Sequence[GeometryScore]
-) -> tuple[Control, ...]:
+def _measure_controls(context: Context, reading: PairReading, geometry: Sequence[GeometryScore]) -> tuple[Control, ...]:
     config = context.config.evaluate
     return measure_controls(
         reading.scored_prompts,
@@ -276,7 +141,7 @@ def _measure_controls(
     )
 
 
-def _write_activations(context: Context, reading: _PairReading) -> None:
+def _write_activations(context: Context, reading: PairReading) -> None:
     """All prompts' activations, and the vectors of the scored ones."""
     config, representation = context.config.evaluate, reading.ruler.representation
     facts = {
@@ -296,13 +161,13 @@ def _write_activations(context: Context, reading: _PairReading) -> None:
     write_tensors(context.files / "embeddings.safetensors", pair, scored)
 
 
-def _describe_representation(context: Context, reading: _PairReading) -> str:
+def _describe_representation(context: Context, reading: PairReading) -> str:
     pooled = "last prompt token" if context.config.evaluate.pooling == "last" else "mean over prompt tokens without BOS"
     n_layers = reading.activations["base"].shape[1] - 1
     return f"{pooled}; {describe_representation(reading.ruler.representation, n_layers, reading.ruler.learned)}"
 
 
-def _summarise(measures: Measures, clock: _Clock) -> dict[str, Any]:
+def _summarise(measures: Measures, clock: PhaseClock) -> dict[str, Any]:
     overall = next(score for score in measures.geometry if score.scope == "overall")
     rates: dict[str, Any] = {
         rate.name: {"base": round(rate.base, 4), "tuned": round(rate.tuned, 4)} for rate in measures.rates
