@@ -172,10 +172,10 @@ def _apply(kustomization: Kustomization, folder: Path, resources: list[Resource]
     for entry in kustomization.resources:
         path = folder / entry
         resources = [*resources, *(build(path) if path.is_dir() else _read_objects(path))]
-    for entry in kustomization.components:
-        resources = _apply(read_kustomization(folder / entry, "Component"), folder / entry, resources)
     for source in kustomization.config_maps:
         resources = _generate(source, folder, resources)
+    for entry in kustomization.components:
+        resources = _apply(read_kustomization(folder / entry, "Component"), folder / entry, resources)
     _refuse_twins(resources, folder)
     for patch in kustomization.patches:
         resources = _patch(patch, folder, resources)
@@ -194,7 +194,10 @@ def _apply(kustomization: Kustomization, folder: Path, resources: list[Resource]
 def _read_objects(path: Path) -> list[Resource]:
     if not path.is_file():
         raise ConfigError(f"{path} does not exist")
-    return [entry for entry in yaml.safe_load_all(path.read_text(encoding="utf-8")) if entry is not None]
+    objects = [entry for entry in yaml.safe_load_all(path.read_text(encoding="utf-8")) if entry is not None]
+    if any("namespace" in subject for entry in objects for subject in entry.get("subjects", [])):
+        raise ConfigError(f"{path}: leave the subject's namespace out, or it does not follow its account to another")
+    return objects
 
 
 def _refuse_twins(resources: list[Resource], folder: Path) -> None:
@@ -237,14 +240,19 @@ def _patch(patch: Patch, folder: Path, resources: list[Resource]) -> list[Resour
 
 
 def _set_namespace(namespace: str, resources: list[Resource]) -> None:
-    accounts = {resource["metadata"]["name"] for resource in resources if resource["kind"] == "ServiceAccount"}
+    # A subject follows its account: the same name, in the namespace the account had (none at first).
+    accounts = {
+        (resource["metadata"]["name"], resource["metadata"].get("namespace"))
+        for resource in resources
+        if resource["kind"] == "ServiceAccount"
+    }
     for resource in resources:
         if resource["kind"] == "Namespace":
             resource["metadata"]["name"] = namespace
             continue
         resource["metadata"]["namespace"] = namespace
         for subject in resource.get("subjects", []):
-            if subject["kind"] == "ServiceAccount" and subject["name"] in accounts:
+            if subject["kind"] == "ServiceAccount" and (subject["name"], subject.get("namespace")) in accounts:
                 subject["namespace"] = namespace
 
 
