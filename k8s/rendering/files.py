@@ -18,6 +18,8 @@ RENDERED: Final = {
     "own-services.yaml": "overlays/cluster/own-services",
     "pipeline.yaml": "overlays/cluster",
 }
+# Oldest: podFailurePolicy is stable since 1.31. Newest: the last one whose schemas the validator bundles.
+SUPPORTED: Final = ("1.31", "1.37")
 IMAGES: Final = "components/images"
 _DIGEST: Final = "containerimage.digest"
 
