@@ -168,7 +168,9 @@ BREAKS = {
         ),
     ],
     "roles_allow_little": [
-        lambda all_: role_of(all_, "pipeline")[1]["verbs"].append("delete"),
+        lambda all_: role_of(all_, "pipeline")[1]["verbs"].append("patch"),
+        lambda all_: role_of(all_, "pipeline")[2]["verbs"].append("delete"),
+        lambda all_: role_of(all_, "pipeline").pop(),
         lambda all_: role_of(all_, "pipeline")[0].pop("resourceNames"),
         lambda all_: role_of(all_, "dev-secret")[1].pop("resourceNames"),
         lambda all_: role_of(all_, "pipeline").append({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}),
