@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from k8s.rendering.kustomization import Resource
-
 from tests.manifests.rules import of_kind, pods
 
 
@@ -23,9 +22,7 @@ class Peer:
 
 
 def component(name: str, port: int) -> Peer:
-    return Peer(
-        port, (("app.kubernetes.io/name", "alignment-pipeline"), ("app.kubernetes.io/component", name))
-    )
+    return Peer(port, (("app.kubernetes.io/name", "alignment-pipeline"), ("app.kubernetes.io/component", name)))
 
 
 def allowed(resources: list[Resource], source: dict[str, str], target: Peer) -> bool:

@@ -179,7 +179,7 @@ def jobs_fail_retry_and_end_as_agreed(resources: list[Resource]) -> Iterator[str
             yield f"{pod.name}: backoffLimit {job.get('backoffLimit')}"
         if "suspend" in job:
             yield f"{pod.name}: suspend is Kueue's"
-        if not 60 <= job.get("ttlSecondsAfterFinished", 0) or not 60 <= job.get("activeDeadlineSeconds", 0):
+        if min(job.get(name, 0) for name in ("ttlSecondsAfterFinished", "activeDeadlineSeconds")) < 60:
             yield f"{pod.name}: never ends or never goes"
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from k8s.rendering.files import IMAGES, RENDERED, ROOT, dump, pin_images, render_files, stale_files
+from k8s.rendering.files import IMAGES, RENDERED, ROOT, SUPPORTED, dump, pin_images, render_files, stale_files
 from k8s.rendering.kustomization import (
     FILE_NAME,
     ConfigMapSource,
@@ -128,6 +128,16 @@ def test_a_stale_file_is_named_and_mended(tree, changed):
     assert ("90000" in (tree / "pipeline.yaml").read_text()) is (changed != "pipeline.yaml")
 
 
+def test_a_field_the_api_does_not_know_is_named(tree):
+    edit(tree / "base" / "pipeline" / "train.yaml", "activeDeadlineSeconds", "activeDeadlineSecond")
+    assert run_renderer(tree).returncode == 0
+    done = run_renderer(tree, "--check")
+    assert done.returncode == 1
+    assert "k8s/pipeline.yaml: CronJob train, Kubernetes 1.31: " in done.stderr
+    assert "activeDeadlineSecond" in done.stderr
+    assert len(done.stderr.splitlines()) == len(SUPPORTED)
+
+
 def test_a_missing_rendered_file_is_stale(tree):
     (tree / "services.yaml").unlink()
     assert stale_files(tree) == ["services.yaml"]
@@ -187,7 +197,12 @@ def test_pinning_refuses_what_it_cannot_pin(tree, tmp_path, registry, metadata, 
         (f"components/image-digest/{FILE_NAME}", "].value", "].valeu", "no 'valeu'"),
         (f"base/pipeline/{FILE_NAME}", "  - train.yaml", "  - train.yaml\n  - train.yaml", "come more than once"),
         (f"base/pipeline/{FILE_NAME}", "  - train.yaml", "  - trian.yaml", "trian.yaml does not exist"),
-        ("base/pipeline/accounts.yaml", "  name: pipeline\nsubjects:\n  - kind", "  name: p\nsubjects:\n  - namespace: x\n    kind", "follow"),
+        (
+            "base/pipeline/accounts.yaml",
+            "  name: pipeline\nsubjects:\n  - kind",
+            "  name: p\nsubjects:\n  - namespace: x\n    kind",
+            "follow",
+        ),
         (f"base/config/{FILE_NAME}", "disableNameSuffixHash: true", "immutable: true", "Field required"),
     ],
 )

@@ -189,9 +189,7 @@ def test_every_rule_is_broken_on_purpose():
     assert len(RULES) == 15
 
 
-@pytest.mark.parametrize(
-    ("name", "change"), [(name, change) for name, changes in BREAKS.items() for change in changes]
-)
+@pytest.mark.parametrize(("name", "change"), [(name, change) for name, changes in BREAKS.items() for change in changes])
 def test_the_rule_sees_it_broken(name, change):
     resources = cluster()
     change(resources)
@@ -204,7 +202,7 @@ def test_the_rule_sees_it_broken(name, change):
 
 
 def test_gpu_stages_are_those_of_the_plan_and_the_check_before_them():
-    assert GPU_STAGES == {stage.name for stage in STAGES if stage.needs_gpu} | {"environment"}
+    assert {stage.name for stage in STAGES if stage.needs_gpu} | {"environment"} == GPU_STAGES
     with_gpu = {
         name: [pod.name for pod in pods(built(name)) if "nvidia.com/gpu" in pod.containers[0]["resources"]["limits"]]
         for name in OVERLAYS
