@@ -306,6 +306,17 @@ def test_what_a_pod_refers_to_is_there(name):
     assert seen > 20
 
 
+def test_the_roles_script_is_run_and_not_read_into_another_shell():
+    resources = cluster()
+    (volume,) = [entry for entry in pod_of(resources, "database").spec["volumes"] if entry["name"] == "roles"]
+    assert volume["configMap"]["defaultMode"] == 0o555
+    (script,) = named(resources, "ConfigMap", "database-roles")["data"].values()
+    assert script.startswith("#!/bin/sh\n")
+    # The passwords reach psql by the environment, and the manifests set each.
+    given = {entry["name"] for entry in container_of(resources, "database")["env"]}
+    assert set(re.findall(r"\\getenv \w+ (\w+)", script)) == {"OWNER_PASSWORD", "WRITER_PASSWORD"} <= given
+
+
 def test_services_find_their_pods():
     resources = cluster()
     for service in of_kind(resources, "Service"):
