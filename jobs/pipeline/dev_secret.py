@@ -38,9 +38,7 @@ def derive_secrets(credentials: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """The Secrets the pipeline reads, for the services `bucket` and `database` of its own namespace."""
 
     def database_url(role: str) -> str:
-        return (
-            f"postgresql+psycopg2://alignment_{role}:{credentials[f'database-{role}-password']}@database:5432/alignment"
-        )
+        return f"postgresql+psycopg2://pipeline_{role}:{credentials[f'database-{role}-password']}@database:5432/results"
 
     return {
         "pipeline-storage": {

@@ -174,10 +174,10 @@ def check_agreement(api):
         url = make_url(api.values(name)["DATABASE_URL"])
         assert (url.drivername, url.username, url.host, url.port, url.database) == (
             "postgresql+psycopg2",
-            f"alignment_{role}",
+            f"pipeline_{role}",
             "database",
             5432,
-            "alignment",
+            "results",
         )
         assert url.password == credentials[f"database-{role}-password"]
 

@@ -11,7 +11,7 @@ import yaml
 from k8s.rendering.files import IMAGES, RENDERED, ROOT
 from k8s.rendering.kustomization import build, read_kustomization
 from pipeline_common.config import load_config
-from pipeline_common.stages import STAGE_NAMES, STAGES
+from pipeline_common.stages import REPOSITORY, STAGE_NAMES, STAGES
 from tests.manifests.rules import GPU_STAGES, RULES, broken_rules, of_kind, pods
 from tests.manifests.tree import OVERLAYS, built, choices, make_choice, named
 
@@ -310,7 +310,12 @@ def test_the_roles_script_is_run_and_not_read_into_another_shell():
     resources = cluster()
     (volume,) = [entry for entry in pod_of(resources, "database").spec["volumes"] if entry["name"] == "roles"]
     assert volume["configMap"]["defaultMode"] == 0o555
-    (script,) = named(resources, "ConfigMap", "database-roles")["data"].values()
+    data = named(resources, "ConfigMap", "database-roles")["data"]
+    # The image runs them in the order of their names; the passwords are set on roles that are there.
+    assert sorted(data) == ["roles.sql", "set_passwords.sh"]
+    assert data["roles.sql"] == (REPOSITORY / "docker" / "postgres" / "roles.sql").read_text()
+    script = data["set_passwords.sh"]
+    assert set(re.findall(r"ALTER ROLE (\w+)", script)) == set(re.findall(r"CREATE ROLE (\w+)", data["roles.sql"]))
     assert script.startswith("#!/bin/sh\n")
     # The passwords reach psql by the environment, and the manifests set each.
     given = {entry["name"] for entry in container_of(resources, "database")["env"]}
