@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import yaml
 
-from k8s.rendering.kustomization import FILE_NAME, Resource, build, read_kustomization
+from k8s.rendering.fields import Resource
+from k8s.rendering.kustomization import FILE_NAME, build, read_kustomization
 from pipeline_common.errors import ConfigError, InputError
 
 ROOT: Final = Path(__file__).resolve().parent.parent

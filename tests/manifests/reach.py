@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
-from k8s.rendering.kustomization import Resource
+from k8s.rendering.fields import Resource
 from tests.manifests.rules import of_kind, pods
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from k8s.rendering.kustomization import Resource, pod_template
+from k8s.rendering.fields import Resource
+from k8s.rendering.kustomization import pod_template
 from pipeline_common.stages import STAGE_NAMES
 
 Rule = Callable[[list[Resource]], Iterator[str]]

@@ -10,9 +10,7 @@ import sys
 import pytest
 import yaml
 
-from k8s.rendering.files import IMAGES, RENDERED, ROOT, SUPPORTED, dump, pin_images, render_files, stale_files
-from k8s.rendering.kustomization import (
-    FILE_NAME,
+from k8s.rendering.fields import (
     ConfigMapSource,
     GeneratorOptions,
     Image,
@@ -21,8 +19,9 @@ from k8s.rendering.kustomization import (
     Patch,
     Replacement,
     Target,
-    build,
 )
+from k8s.rendering.files import IMAGES, RENDERED, ROOT, SUPPORTED, dump, pin_images, render_files, stale_files
+from k8s.rendering.kustomization import FILE_NAME, build
 from pipeline_common.errors import ConfigError, InputError
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES
 from tests.manifests.tree import COMPONENTS, NAMESPACE_COMPONENTS, OVERLAYS, PIPELINE_COMPONENTS, choices, make_choice

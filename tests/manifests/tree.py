@@ -10,8 +10,9 @@ from pathlib import Path
 
 import yaml
 
+from k8s.rendering.fields import Resource
 from k8s.rendering.files import ROOT
-from k8s.rendering.kustomization import FILE_NAME, Resource, build
+from k8s.rendering.kustomization import FILE_NAME, build
 
 OVERLAYS = sorted(path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "overlays").rglob(FILE_NAME))
 OVERLAYS.remove("overlays/local/images")  # a component
