@@ -2,12 +2,15 @@
 PROFILE ?= tiny
 STAGE ?=
 ARGS ?=
+GPU ?= 1
+REGISTRY ?=
+METADATA ?= output/images.json
 PYTHON ?= python3
 venv := venv_FntngEval
 py := $(venv)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run explain test check bench calibrate lock clean
+.PHONY: help setup run explain test check bench calibrate lock render pin dev-secret kind-up kind-load kind-down clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,10 +28,12 @@ explain: setup ## say why each stage is cached or would run
 test: setup ## run the tests, real servers included
 	@$(py) -m pytest
 
-check: setup ## format, lint, docstrings, types
+check: setup ## format, lint, docstrings, types, manifests (rendered files up to date, valid by the API's schemas)
 	@$(py) -m ruff format --check .
 	@$(py) -m ruff check .
 	@$(py) -m mypy
+	@$(venv)/bin/yamllint --strict .
+	@$(py) -m k8s.rendering --check
 
 bench: setup ## time the commands people wait for; see tests/benchmarks/README.md
 	@$(py) -m tests.benchmarks $(ARGS)
@@ -39,6 +44,25 @@ calibrate: setup ## plant damage in activations, then in the embedded model, and
 
 lock: setup ## compile the lock from docker/requirements/*.in
 	@UV=$(CURDIR)/$(venv)/bin/uv docker/requirements/lock.sh
+
+render: setup ## write k8s/pipeline.yaml and the services from the k8s tree, after a change of it
+	@$(py) -m k8s.rendering
+
+pin: setup ## name the pushed images by digest in the manifests: REGISTRY=... METADATA=the build's JSON file
+	@$(py) -m k8s.rendering --registry "$(REGISTRY)" --metadata "$(METADATA)"
+
+dev-secret: setup ## make the services' random credentials from this machine, where no image can be pulled yet
+	@$(py) -m jobs.pipeline.dev_secret
+
+kind-up: ## start a cluster on this machine with its NVIDIA GPUs; GPU=0: without
+	@GPU="$(GPU)" docker/kind/up.sh
+
+kind-load: ## give this machine's images to it
+	@for target in environment prepare train evaluate analyze orchestrator; do \
+		kind load docker-image --name alignment "alignment-pipeline-$$target:dev" || exit 1; done
+
+kind-down: ## remove it with everything in it
+	@kind delete cluster --name alignment
 
 clean: ## remove results and the virtual environment
 	rm -rf output $(venv)

@@ -14,7 +14,7 @@ from pipeline_common.stages import REPOSITORY, STAGE_NAMES
 HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate"}
 # Rooms where model libraries may be named at all; prepare names only `datasets`, to read the hub.
 HEAVY_ROOMS = ("pipeline_common/gpu/", "jobs/train/", "jobs/evaluate/", "jobs/environment/", "jobs/prepare/hub")
-CODE = sorted(path for room in ("jobs", "pipeline_common") for path in (REPOSITORY / room).rglob("*.py"))
+CODE = sorted(path for room in ("jobs", "pipeline_common", "k8s") for path in (REPOSITORY / room).rglob("*.py"))
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:

@@ -115,7 +115,7 @@ def test_the_tree_is_true():
     ):
         assert (REPOSITORY / folder).is_dir()
         assert folder.rpartition("/")[2] + "/" in tree
-    for named in re.findall(r"([a-z_]+)/(?=[ ,·])", tree):
+    for named in re.findall(r"([a-z0-9_]+)/(?=[ ,·])", tree):
         assert list(REPOSITORY.glob(f"**/{named}")) or named in {"docker"}, named
 
 

@@ -1,0 +1,1 @@
+"""Renders k8s/overlays into the files people apply: `make render`."""
