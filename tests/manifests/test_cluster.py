@@ -5,7 +5,6 @@ Nothing is scheduled: what would make pods is sent as a server-side dry run.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import uuid
@@ -16,10 +15,7 @@ from k8s.rendering.files import ROOT, dump
 from k8s.rendering.kustomization import FILE_NAME, build
 from tests.manifests.tree import OVERLAYS
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif("KUBECONFIG" not in os.environ, reason="needs a Kubernetes cluster: set KUBECONFIG"),
-]
+pytestmark = pytest.mark.cluster
 INERT = {"Namespace", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy", "ConfigMap"}
 
 

@@ -1,0 +1,48 @@
+"""A tier that cannot run here says so, and asking for it by name is an error, never a green nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline_common.stages import REPOSITORY
+
+PROBE = """
+import pytest
+
+@pytest.mark.{tier}
+def test_probe():
+    assert False, "ran"
+
+def test_other():
+    pass
+"""
+
+
+@pytest.fixture
+def run_probe(tmp_path):
+    """Run two tests, one of the tier and one of none, under the project's own conftest, on a machine without either."""
+    (tmp_path / "tests").mkdir()
+    for name in ("tests/conftest.py", "pyproject.toml"):
+        (tmp_path / name).write_text((REPOSITORY / name).read_text())
+    outside = {name: value for name, value in os.environ.items() if name not in {"KUBECONFIG", "PATH"}}
+
+    def run(tier, *options):
+        (tmp_path / "tests" / "test_probe.py").write_text(PROBE.format(tier=tier))
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+        return subprocess.run(command, cwd=tmp_path, env=outside, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.mark.parametrize("tier", ["gpu", "cluster"])
+def test_a_tier_that_cannot_run_is_named(run_probe, tier):
+    done = run_probe(tier)
+    assert f"NOT RUN: 1 tests marked {tier}; they need " in done.stdout, done.stdout + done.stderr
+    assert "1 passed, 1 deselected" in done.stdout
+    asked = run_probe(tier, "-m", tier)
+    assert asked.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "none of 1 tests was run" in asked.stderr
