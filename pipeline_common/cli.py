@@ -150,12 +150,13 @@ def guard(name: str, work: Callable[[], int]) -> int:
         return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last line of defence decides the exit code
         from pipeline_common.explaining import explain
+        from pipeline_common.redaction import environment_secrets, scrub
 
         explained = explain(error)
         if isinstance(explained, PipelineError):
-            sys.stderr.write(f"{name}: {explained}\n")
+            sys.stderr.write(f"{name}: {scrub(str(explained), environment_secrets())}\n")
             return explained.exit_code
-        traceback.print_exception(error)
+        sys.stderr.write(scrub("".join(traceback.format_exception(error)), environment_secrets()))
         sys.stderr.write(
             f"{name}: unexpected {type(error).__name__}; this is a defect of the pipeline or of the machine\n"
         )

@@ -10,23 +10,27 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from pipeline_common import provenance
 from pipeline_common.config import flatten
 from pipeline_common.context import Context, Outputs
 from pipeline_common.database import write_rows
+from pipeline_common.database.lock import LockLostError, StageLock, hold_stage
 from pipeline_common.errors import InputError, PipelineError, TerminatedError
 from pipeline_common.explaining import explain, why_not_cached
 from pipeline_common.logs import get_logger, start_file, stop_file
 from pipeline_common.manifest import InputEntry, Manifest, list_files
 from pipeline_common.recording import (
     is_recorded,
+    is_running,
     prepare_database,
     record_state,
     remember_artifact,
     write_artifact_rows,
 )
+from pipeline_common.redaction import environment_secrets, scrub
 from pipeline_common.stages import Plan, PlannedStage
 from pipeline_common.termination import StopSignal
 from pipeline_common.workplace import Workplace
@@ -38,7 +42,11 @@ _log = get_logger(__name__)
 
 def run_stage(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, *, force: bool) -> Manifest:
     """Run a stage unless its artifact is there; either way the run's rows are in the database afterwards."""
-    with _only_one(place.output / "work" / f"{planned.stage.name}-{planned.fingerprint}.lock"):
+    name = planned.stage.name
+    with (
+        _only_one(place.output / "work" / f"{name}-{planned.fingerprint}.lock"),
+        hold_stage(place.database, plan.run_id, name) as lock,
+    ):
         prepare_database(place, plan, planned)
         cached = None if force else find_finished(place, planned)
         if cached is not None:
@@ -46,7 +54,7 @@ def run_stage(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, *, 
             return cached
         if not force:
             _log.info("not cached: %s", why_not_cached(place.store, planned))
-        return _attempt(place, plan, planned, run)
+        return _attempt(place, plan, planned, run, lock)
 
 
 def find_finished(place: Workplace, planned: PlannedStage) -> Manifest | None:
@@ -83,7 +91,7 @@ def finish_run(place: Workplace) -> dict[str, int]:
     return export_sqlite(place.database, place.output / "centralized.db")
 
 
-def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run) -> Manifest:
+def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock: StageLock) -> Manifest:
     work_dir = place.output / "work" / f"{planned.stage.name}-{planned.fingerprint}"
     files = work_dir / "files"
     attempt = _count_attempt(work_dir)
@@ -92,6 +100,7 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run) -> M
     handler = start_file(files / LOG_FILE)
     stop = StopSignal()
     stop.install()
+    is_unchanged = partial(is_running, place, plan, planned, attempt, started)
     try:
         _log.info("attempt %d of %s for run %s", attempt, planned.key, plan.run_id)
         record_state(place, plan, planned, "running", attempt, started=started)
@@ -112,6 +121,7 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run) -> M
             write_rows(files / "rows" / f"{table}.jsonl", rows)
         _log.info("done: %s", ", ".join(f"{name} {value}" for name, value in flatten(outputs.summary).items()))
         handler.flush()
+        lock.require(is_unchanged)
         write_artifact_rows(place, plan, files)
         manifest = Manifest(
             stage=planned.stage.name,
@@ -127,6 +137,7 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run) -> M
             degradations=outputs.degradations,
             provenance=provenance.collect(started, attempt),
         )
+        lock.require(is_unchanged)
         place.store.publish(files, manifest)
     except BaseException as error:
         _log_failure(place, plan, planned, attempt, started, error)
@@ -152,11 +163,22 @@ def _log_failure(
         "the full log of this attempt is %s",
         place.output / "work" / f"{planned.stage.name}-{planned.fingerprint}" / "files" / LOG_FILE,
     )
+    if isinstance(error, LockLostError):
+        return
     state = "stopped" if isinstance(error, TerminatedError | KeyboardInterrupt) else "failed"
     code = explained.exit_code if isinstance(explained, PipelineError) else 1
     try:
         record_state(
-            place, plan, planned, state, attempt, started=started, ended=True, exit_code=code, message=str(explained)
+            place,
+            plan,
+            planned,
+            state,
+            attempt,
+            started=started,
+            ended=True,
+            exit_code=code,
+            message=scrub(str(explained), environment_secrets()),
+            patient=False,
         )
     except PipelineError as second:
         # The database may be the very thing that failed; the first error is the one to show.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +55,14 @@ def is_recorded(place: Workplace, plan: Plan, planned: PlannedStage) -> bool:
     return [row["fingerprint"] for row in place.database.select(query)] == [planned.fingerprint]
 
 
+def is_running(place: Workplace, plan: Plan, planned: PlannedStage, attempt: int, started: str) -> bool:
+    """Whether the stage's row still tells of this attempt."""
+    table = TABLES["stage_runs"]
+    query = sa.select(table).where(table.c.run_id == plan.run_id, table.c.stage == planned.stage.name)
+    told = [(row["state"], row["attempt"], row["started_at"]) for row in place.database.select(query)]
+    return told == [("running", attempt, datetime.fromisoformat(started))]
+
+
 def record_state(
     place: Workplace,
     plan: Plan,
@@ -64,6 +74,7 @@ def record_state(
     ended: bool = False,
     exit_code: int | None = None,
     message: str | None = None,
+    patient: bool = True,
 ) -> None:
     """Write where the stage stands into its row of `stage_runs`."""
     finished = state in {"done", "cached"}
@@ -79,20 +90,21 @@ def record_state(
         "message": message,
         "artifact": planned.key if finished else None,
     }
-    place.database.upsert("stage_runs", [row])
+    place.database.upsert("stage_runs", [row], patient=patient)
 
 
 def write_artifact_rows(place: Workplace, plan: Plan, folder: Path) -> None:
-    """Replace this run's rows by the artifact's."""
+    """Replace this run's rows by the artifact's, in one transaction."""
+    tables = {}
     for path in sorted((folder / "rows").glob("*.jsonl")):
-        rows = list(read_rows(path))
         if path.stem == "experiments":
             # The row is there since the stage began; this adds what was found out since.
-            for row in rows:
+            for row in read_rows(path):
                 place.database.update_run(path.stem, plan.run_id, row)
-            continue
-        place.database.delete_rows(path.stem, plan.run_id)
-        place.database.upsert(path.stem, [{"run_id": plan.run_id, **row} for row in rows])
+        else:
+            tables[path.stem] = partial(read_rows, path)
+    if tables:
+        place.database.replace_run(plan.run_id, tables)
 
 
 def remember_artifact(place: Workplace, plan: Plan, planned: PlannedStage, manifest: Manifest) -> None:

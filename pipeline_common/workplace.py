@@ -43,6 +43,6 @@ def open_workplace(config: Config) -> Workplace:
     return Workplace(
         config=config,
         store=open_store(artifacts_uri(config)),
-        database=Database(database_url(config), config.database.connect_timeout_s),
+        database=Database(database_url(config), config.database.connect_timeout_s, config.database.give_up_after_s),
         output=output,
     )
