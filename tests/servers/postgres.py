@@ -91,7 +91,7 @@ class PostgresServer:
             self._identity = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(self.base, nobody.pw_uid, nobody.pw_gid)
         self._environment = {"HOME": str(self.base), "LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]}
-        self._binaries = self._reachable(find_binaries())
+        self.binaries = self._reachable(find_binaries())
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         password = self.base / "password"
@@ -104,7 +104,7 @@ class PostgresServer:
         """Start, and wait until it answers."""
         # A commit must survive the server's processes (the tests kill them), not the machine.
         options = ("fsync=off", "full_page_writes=off", "max_connections=50")
-        command = [str(self._binaries / "postgres"), "-D", "data", "-h", "127.0.0.1", "-p", str(self.port), "-k", "."]
+        command = [str(self.binaries / "postgres"), "-D", "data", "-h", "127.0.0.1", "-p", str(self.port), "-k", "."]
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:
             with (self.base / "server.log").open("ab") as log:
@@ -173,7 +173,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(self._binaries / program), *arguments],
+            [str(self.binaries / program), *arguments],
             cwd=self.base,
             env=self._environment,
             capture_output=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -15,6 +17,7 @@ from pipeline_common.stages import REPOSITORY
 from pipeline_common.tables import TABLES
 from tests.common.database.made_rows import RUN, full_metrics, rows_of_every_table
 from tests.common.database.made_stage_run import Setting, run, table_rows
+from tests.servers.postgres import ODD_PASSWORD
 
 SQL = (REPOSITORY / "docker" / "postgres" / "roles.sql").read_text(encoding="utf-8")
 PASSWORDS = {"pipeline_owner": "öwn/er@1", "pipeline_writer": "wr%iter#2"}
@@ -22,11 +25,24 @@ PASSWORDS = {"pipeline_owner": "öwn/er@1", "pipeline_writer": "wr%iter#2"}
 
 @pytest.fixture
 def roles(empty_postgres):
-    """A database with both roles; role -> address."""
+    """A database with both roles, made as compose.yaml makes them; role -> address."""
     for _ in range(2):
         empty_postgres.execute(SQL)
-    for role, password in PASSWORDS.items():
-        empty_postgres.execute(f"ALTER ROLE {role} PASSWORD '{password}'")
+    server = empty_postgres.server
+    done = subprocess.run(
+        [REPOSITORY / "docker" / "postgres" / "passwords.sh"],
+        env={
+            "PATH": f"{server.binaries}:{os.environ['PATH']}",
+            **{"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGPASSWORD": ODD_PASSWORD},
+            **{"POSTGRES_USER": "postgres", "POSTGRES_DB": empty_postgres.name, "PGCLIENTENCODING": "UTF8"},
+            "PIPELINE_OWNER_PASSWORD": PASSWORDS["pipeline_owner"],
+            "PIPELINE_WRITER_PASSWORD": PASSWORDS["pipeline_writer"],
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     return {role: empty_postgres.url_of(role, password) for role, password in PASSWORDS.items()}
 
 
