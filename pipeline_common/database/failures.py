@@ -8,7 +8,7 @@ from typing import Final
 import psycopg2
 from sqlalchemy.exc import DBAPIError
 
-from pipeline_common.errors import ConfigError, PipelineError, TransientError
+from pipeline_common.errors import ConfigError, InputError, PipelineError, TransientError
 from pipeline_common.redaction import scrub
 
 DRIVER_ERRORS: Final = (DBAPIError, psycopg2.Error, sqlite3.Error)
@@ -51,7 +51,9 @@ def is_passing(error: BaseException) -> bool:
         return str(cause.pgcode).startswith(_PASSING_STATES)
     if isinstance(cause, psycopg2.InterfaceError):
         return "closed" in text
-    return isinstance(cause, psycopg2.OperationalError | psycopg2.DatabaseError) and not _needs_a_person(text)
+    # A connection that breaks within COPY is reported as the base class itself; its other children are our mistakes.
+    broken = isinstance(cause, psycopg2.OperationalError) or type(cause) is psycopg2.DatabaseError
+    return broken and not _needs_a_person(text)
 
 
 def explain_failure(
@@ -60,7 +62,8 @@ def explain_failure(
     """The error in a person's words, without secrets; None for what is our own mistake (a constraint, a statement).
 
     Returns:
-        ConfigError for an address, a password or a privilege that somebody has to change, TransientError otherwise.
+        ConfigError for an address, a password or a privilege that somebody has to change, InputError for a damaged
+        file, TransientError otherwise.
     """
     cause = original(error)
     said = " ".join(scrub(str(cause), secrets).split())
@@ -75,14 +78,27 @@ def explain_failure(
             f"the database {shown_url} refuses the connection: {said}; correct the user, the password or the name in "
             "DATABASE_URL, or let this role in"
         )
-    if isinstance(cause, sqlite3.OperationalError) and ("readonly" in said or "unable to open" in said):
-        return ConfigError(f"the database {shown_url} cannot be written: {said}; give a path this user may write")
-    if is_passing(error) or isinstance(cause, sqlite3.OperationalError | sqlite3.DatabaseError):
-        if isinstance(cause, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.DataError):
-            return None
+    if isinstance(cause, sqlite3.Error):
+        file_flaw = _explain_file(said, shown_url)
+        if file_flaw is not None:
+            return file_flaw
+    if is_passing(error) or isinstance(cause, sqlite3.OperationalError):
         return TransientError(
             f"the database {shown_url} cannot be used: {said}; check DATABASE_URL, that the server answers, and that "
             "its disk has room"
+        )
+    return None
+
+
+def _explain_file(said: str, shown_url: str) -> PipelineError | None:
+    if "readonly" in said or "unable to open" in said:
+        return ConfigError(f"the database {shown_url} cannot be written: {said}; give a path this user may write")
+    if "not a database" in said:
+        return ConfigError(f"{shown_url} is something else ({said}); name a database, or a file that is not there yet")
+    if "malformed" in said:
+        return InputError(
+            f"the database {shown_url} is damaged ({said}); move it away and run the pipeline again: finished stages "
+            "write their rows from their artifacts"
         )
     return None
 
