@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.servers.postgres import (  # noqa: F401
-    _migrated_template,
+    _databases,
     empty_postgres,
     migrated_postgres,
     postgres_server,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeVar
 
 import sqlalchemy as sa
@@ -61,8 +60,16 @@ class Database:
         return self.transact(read_revision)
 
     def migrate(self) -> None:
-        """Bring the schema to the newest revision; does nothing when it is there."""
-        if self.revision() != HEAD_REVISION:
+        """Bring the schema to the newest revision; does nothing when it is there.
+
+        Raises:
+            InputError: newer code made this database.
+            ConfigError: the role may not change the schema.
+        """
+        found = self.revision()
+        if found is not None and found > HEAD_REVISION:
+            raise self._wrong_schema(found)
+        if found != HEAD_REVISION:
             migrate(self)
 
     def require_schema(self) -> None:
@@ -77,16 +84,7 @@ class Database:
         if self.embedded and (found is None or found < HEAD_REVISION):
             self.migrate()
             return
-        newer = found is not None and found > HEAD_REVISION
-        remedy = (
-            "use the newer code that made it"
-            if newer
-            else "run the environment stage as the role that owns the schema: it migrates the database"
-        )
-        raise InputError(
-            f"the database {self.shown_url} has schema revision {found or 'none'}, this code writes {HEAD_REVISION}; "
-            f"{remedy}"
-        )
+        raise self._wrong_schema(found)
 
     def upsert(self, table: str, rows: Sequence[Row], *, patient: bool = True) -> None:
         """Insert rows, or update the given columns of those whose primary key is there; all or none of them.
@@ -161,14 +159,16 @@ class Database:
         except DRIVER_ERRORS as error:
             self._raise_explained(error)
 
-    @contextmanager
-    def connect(self) -> Iterator[Connection]:
-        """A connection; failures name the database without its password."""
-        try:
-            with self.engine.connect() as connection:
-                yield connection
-        except DRIVER_ERRORS as error:
-            self._raise_explained(error)
+    def _wrong_schema(self, found: str | None) -> InputError:
+        remedy = (
+            "use the newer code that made it"
+            if found is not None and found > HEAD_REVISION
+            else "run the environment stage as the role that owns the schema: it migrates the database"
+        )
+        return InputError(
+            f"the database {self.shown_url} has schema revision {found or 'none'}, this code writes {HEAD_REVISION}; "
+            f"{remedy}"
+        )
 
     def _raise_explained(self, error: BaseException) -> NoReturn:
         """Raise a driver's error in a person's words; what is our own mistake stays what it is."""

@@ -44,8 +44,7 @@ def test_a_deadlock_and_a_lack_of_connections_pass(empty_postgres):
 
 def test_a_read_only_role_setting_is_waited_for_like_a_standby(migrated_postgres):
     """A standby that is being promoted says the same."""
-    database = Database(migrated_postgres.url, 5)
-    migrated_postgres.execute(f"ALTER DATABASE {migrated_postgres.name} SET default_transaction_read_only = on")
+    database = Database(f"{migrated_postgres.url}?options=-cdefault_transaction_read_only%3Don", 5)
     with pytest.raises(TransientError, match="read-only transaction"):
         database.upsert("experiments", [RUN])
 

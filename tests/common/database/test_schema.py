@@ -31,7 +31,7 @@ def checks_and_indexes(engine):
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_code(database, tmp_path, request):
-    with database.connect() as connection:
+    with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
     if database.embedded:
