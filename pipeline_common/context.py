@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,8 @@ class Context:
     """Everything in here becomes the artifact."""
     stop: StopSignal
     attempt: int
+    is_current: Callable[[], bool] = lambda: True
+    """Whether the database still says that this attempt is the one at work; does not wait for it."""
 
     @property
     def run_id(self) -> str:
@@ -78,8 +80,11 @@ class Context:
         The stage returns the same rows in its `Outputs`: these are what the table holds in the end.
         """
         from pipeline_common.database.feed import RowFeed
+        from pipeline_common.database.lock import LockLostError
 
         def send(rows: Sequence[Mapping[str, Any]]) -> None:
+            if not self.is_current():
+                raise LockLostError("another process works on this stage of this run")
             self.database.upsert(table, [{"run_id": self.run_id, **row} for row in rows], patient=False)
 
         feed = RowFeed(send)

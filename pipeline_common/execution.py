@@ -115,6 +115,7 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
             files=files,
             stop=stop,
             attempt=attempt,
+            is_current=partial(is_unchanged, patient=False),
         )
         outputs = run(context)
         for table, rows in outputs.rows.items():

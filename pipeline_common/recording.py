@@ -55,11 +55,13 @@ def is_recorded(place: Workplace, plan: Plan, planned: PlannedStage) -> bool:
     return [row["fingerprint"] for row in place.database.select(query)] == [planned.fingerprint]
 
 
-def is_running(place: Workplace, plan: Plan, planned: PlannedStage, attempt: int, started: str) -> bool:
-    """Whether the stage's row still tells of this attempt."""
+def is_running(
+    place: Workplace, plan: Plan, planned: PlannedStage, attempt: int, started: str, *, patient: bool = True
+) -> bool:
+    """Whether the stage's row still tells of this attempt, so that no other process has taken over."""
     table = TABLES["stage_runs"]
     query = sa.select(table).where(table.c.run_id == plan.run_id, table.c.stage == planned.stage.name)
-    told = [(row["state"], row["attempt"], row["started_at"]) for row in place.database.select(query)]
+    told = [(row["state"], row["attempt"], row["started_at"]) for row in place.database.select(query, patient=patient)]
     return told == [("running", attempt, datetime.fromisoformat(started))]
 
 

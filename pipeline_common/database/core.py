@@ -124,9 +124,11 @@ class Database:
         statement = sa.update(target).where(target.c.run_id == run_id).values(**storable(values))
         self.transact(lambda connection: connection.execute(statement))
 
-    def select(self, statement: sa.Select[Any]) -> list[dict[str, Any]]:
+    def select(self, statement: sa.Select[Any], *, patient: bool = True) -> list[dict[str, Any]]:
         """Rows of a query as dictionaries."""
-        return self.transact(lambda connection: [dict(row) for row in connection.execute(statement).mappings()])
+        return self.transact(
+            lambda connection: [dict(row) for row in connection.execute(statement).mappings()], patient=patient
+        )
 
     def transact(self, work: Callable[[Connection], Result], *, patient: bool = True) -> Result:
         """Do `work` in a transaction of its own; where the database is away, all of it again.

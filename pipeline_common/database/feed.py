@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from pipeline_common.database.lock import LockLostError
 from pipeline_common.database.rows import Row
 from pipeline_common.errors import PipelineError, TransientError
 from pipeline_common.logs import get_logger
@@ -59,6 +60,9 @@ class RowFeed:
             if batch:
                 try:
                     self._send(batch)
+                except LockLostError as error:
+                    _log.warning("no more rows are sent: %s", error)
+                    return
                 except TransientError as error:
                     with self._changed:
                         self._waiting = batch + self._waiting

@@ -5,6 +5,7 @@ import threading
 import time
 
 from pipeline_common.database.feed import RowFeed
+from pipeline_common.database.lock import LockLostError
 from pipeline_common.errors import ConfigError, TransientError
 
 
@@ -84,6 +85,22 @@ def test_what_waiting_will_not_mend_ends_the_sending_but_not_the_stage(caplog):
     feed.close(5)
     assert len(tries) == 1
     assert "permission denied" in caplog.text
+
+
+def test_a_process_that_was_replaced_sends_nothing_more(caplog):
+    tries = []
+
+    def refuse(batch):
+        tries.append(batch)
+        raise LockLostError("another process works on it")
+
+    feed = RowFeed(refuse, every_s=0.005)
+    feed.add(rows(1))
+    wait_until(lambda: tries)
+    feed.add(rows(2))
+    feed.close(5)
+    assert len(tries) == 1
+    assert "no more rows are sent" in caplog.text
 
 
 def test_nothing_is_sent_after_the_end():
