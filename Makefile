@@ -1,6 +1,7 @@
 # Every target is a line you could type yourself. `make help` lists them.
 PROFILE ?= tiny
 STAGE ?=
+RUN ?=
 ARGS ?=
 GPU ?= 1
 REGISTRY ?=
@@ -10,10 +11,11 @@ venv := venv_FntngEval
 py := $(venv)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run explain test check bench calibrate lock render pin dev-secret kind-up kind-load kind-down clean
+.PHONY: help setup run explain test check bench calibrate export services-up services-down lock render pin dev-secret \
+	kind-up kind-load kind-down clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo '  options of run: PROFILE=tiny|tiny-harmful|smollm|llama3-8b STAGE=evaluate ARGS="train.max_steps=30 --dry-run"'
 
 setup: ## make the virtual environment from the hashed lock (run and test do this by themselves)
@@ -41,6 +43,15 @@ bench: setup ## time the commands people wait for; see tests/benchmarks/README.m
 calibrate: setup ## plant damage in activations, then in the embedded model, and count what is found (hours of one core)
 	@$(py) -m jobs.calibrate --synthetic $(ARGS)
 	@$(py) -m jobs.calibrate $(ARGS)
+
+export: setup ## write the results database as one SQLite file; RUN=... for one run
+	@$(py) -m jobs.export --config $(PROFILE) $(if $(RUN),--run $(RUN)) $(ARGS)
+
+services-up: ## start a bucket and a Postgres on this machine (Docker), and wait until they answer
+	@docker/services.sh up
+
+services-down: ## stop them; their data stays
+	@docker/services.sh down
 
 lock: setup ## compile the lock from docker/requirements/*.in
 	@UV=$(CURDIR)/$(venv)/bin/uv docker/requirements/lock.sh

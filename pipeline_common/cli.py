@@ -43,12 +43,14 @@ def stage_main(
             print_plan(config, plan, only=name)
             return 0
         from pipeline_common import execution
+        from pipeline_common.explaining import why_not_cached
+        from pipeline_common.workplace import open_workplace
 
         set_process_defaults(config)
-        place = execution.open_workplace(config)
+        place = open_workplace(config)
         if arguments.explain:
             manifest = place.store.read_manifest(plan.stages[name].key)
-            reason = execution.why_not_cached(place.store, plan.stages[name]) if manifest is None else "cached"
+            reason = why_not_cached(place.store, plan.stages[name]) if manifest is None else "cached"
             sys.stdout.write(f"{name}: {plan.stages[name].key}: {reason}\n")
             return 0
         manifest = execution.run_stage(place, plan, plan.stages[name], load_run(), force=arguments.force)
@@ -147,13 +149,14 @@ def guard(name: str, work: Callable[[], int]) -> int:
         sys.stderr.write(f"{name}: interrupted; the same command goes on\n")
         return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last line of defence decides the exit code
-        from pipeline_common.execution import explain
+        from pipeline_common.explaining import explain
+        from pipeline_common.redaction import environment_secrets, scrub
 
         explained = explain(error)
         if isinstance(explained, PipelineError):
-            sys.stderr.write(f"{name}: {explained}\n")
+            sys.stderr.write(f"{name}: {scrub(str(explained), environment_secrets())}\n")
             return explained.exit_code
-        traceback.print_exception(error)
+        sys.stderr.write(scrub("".join(traceback.format_exception(error)), environment_secrets()))
         sys.stderr.write(
             f"{name}: unexpected {type(error).__name__}; this is a defect of the pipeline or of the machine\n"
         )

@@ -206,7 +206,8 @@ class ArtifactsConfig(Section):
 class DatabaseConfig(Section):
     """How patiently the database is spoken to; its address is `DATABASE_URL` in the environment."""
 
-    connect_timeout_s: PositiveFloat = 10.0
+    connect_timeout_s: PositiveFloat = Field(10.0, description="one connection; SQLite: another process's lock")
+    give_up_after_s: PositiveFloat = Field(60.0, description="a server that is away is tried again for so long")
 
 
 class RuntimeConfig(Section):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline_common.artifacts import ArtifactStore
     from pipeline_common.config import Config
     from pipeline_common.database import Database
+    from pipeline_common.database.feed import RowFeed
     from pipeline_common.manifest import Manifest
     from pipeline_common.stages import Plan, PlannedStage
     from pipeline_common.termination import StopSignal
@@ -47,6 +49,8 @@ class Context:
     """Everything in here becomes the artifact."""
     stop: StopSignal
     attempt: int
+    is_current: Callable[[], bool] = lambda: True
+    """Whether the database still says that this attempt is the one at work; does not wait for it."""
 
     @property
     def run_id(self) -> str:
@@ -69,9 +73,25 @@ class Context:
         """A JSON file of an input's artifact, parsed."""
         return json.loads(self.input_file(stage, path).read_text(encoding="utf-8"))
 
-    def write_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Upsert rows of this run at once, while the stage is still running."""
-        self.database.upsert(table, [{"run_id": self.run_id, **row} for row in rows])
+    @contextmanager
+    def feed_rows(self, table: str) -> Iterator[RowFeed]:
+        """Upsert rows of this run while the stage is still running; they may arrive late, and stop nothing.
+
+        The stage returns the same rows in its `Outputs`: these are what the table holds in the end.
+        """
+        from pipeline_common.database.feed import RowFeed
+        from pipeline_common.database.lock import LockLostError
+
+        def send(rows: Sequence[Mapping[str, Any]]) -> None:
+            if not self.is_current():
+                raise LockLostError("another process works on this stage of this run")
+            self.database.upsert(table, [{"run_id": self.run_id, **row} for row in rows], patient=False)
+
+        feed = RowFeed(send)
+        try:
+            yield feed
+        finally:
+            feed.close(timeout_s=2 * self.config.database.connect_timeout_s)
 
     def degrade(self, name: str, detail: str) -> Degradation:
         """Name a lesser way of running; the caller puts it into its `Outputs`."""

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from pipeline_common.redaction import environment_secrets, scrub
+
 LOGGER_NAME = "alignment_check"
 
 
@@ -32,7 +34,7 @@ def start_file(path: Path) -> logging.Handler:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setLevel(logging.DEBUG)
-    formatter = logging.Formatter("%(asctime)sZ %(levelname)-7s %(name)s: %(message)s")
+    formatter = _FileFormatter("%(asctime)sZ %(levelname)-7s %(name)s: %(message)s")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     # On the root: libraries' warnings belong in the file, where they can be looked up, and not on the console.
@@ -48,6 +50,13 @@ def stop_file(handler: logging.Handler) -> None:
     handler.close()
 
 
+class _FileFormatter(logging.Formatter):
+    """Also of a traceback, only what may be told."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return scrub(super().format(record), environment_secrets())
+
+
 class _ConsoleFormatter(logging.Formatter):
     """`train        message`; warnings and errors say so."""
 
@@ -57,4 +66,4 @@ class _ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         mark = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
-        return f"{self._stage:<12} {mark}{record.getMessage()}"
+        return f"{self._stage:<12} {mark}{scrub(record.getMessage(), environment_secrets())}"

@@ -23,12 +23,13 @@ from pipeline_common import execution
 from pipeline_common.cli import set_process_defaults
 from pipeline_common.config import load_config
 from pipeline_common.database import read_rows
-from pipeline_common.execution import Run, Workplace
+from pipeline_common.execution import Run
 from pipeline_common.logs import get_logger, start_console
 from pipeline_common.manifest import Manifest
 from pipeline_common.measures import Measures
 from pipeline_common.samples.planted import KINDS, damaged_axioms, planted_rows
 from pipeline_common.stages import Plan, plan_run, source_digest
+from pipeline_common.workplace import Workplace, open_workplace
 
 _CELLS_PER_PROCESS: Final = 60
 """A process is replaced after so many, whatever the libraries keep in memory."""
@@ -74,7 +75,7 @@ def build_base(base_seed: int, output: Path, settings: Sequence[str]) -> int:
     """Run *environment*, which builds the base model unless it is there."""
     with _scratch(output, f"base-{base_seed}") as work:
         config = load_config(PROFILE, [*base_overrides(base_seed, output, work), *settings])
-        _run_stage(execution.open_workplace(config), plan_run(config, _run_id(base_seed)), "environment")
+        _run_stage(open_workplace(config), plan_run(config, _run_id(base_seed)), "environment")
     return base_seed
 
 
@@ -90,7 +91,7 @@ def run_cell(cell: Cell, output: Path, settings: Sequence[str]) -> Result:
         rows.write_text("".join(f"{json.dumps(row)}\n" for row in planted), encoding="utf-8")
         overrides = [*base_overrides(cell.base_seed, output, work), *cell_overrides(cell, rows), *settings]
         config = load_config(PROFILE, overrides)
-        place, plan = execution.open_workplace(config), plan_run(config, _run_id(cell.base_seed))
+        place, plan = open_workplace(config), plan_run(config, _run_id(cell.base_seed))
         _run_stage(place, plan, "environment")
         manifests = {name: _run_stage(place, plan, name) for name in _RUN_STAGES}
         folders = {name: place.store.locate(manifest) for name, manifest in manifests.items()}

@@ -16,8 +16,8 @@ def main() -> int:
             print_plan(config, plan)
             return 0
         from jobs.pipeline.local import explain_plan, run_locally
-        from pipeline_common.execution import open_workplace
         from pipeline_common.logs import start_console
+        from pipeline_common.workplace import open_workplace
 
         start_console(config.runtime.log_level, "pipeline")
         place = open_workplace(config)

@@ -13,10 +13,13 @@ from types import FrameType
 from typing import Final
 
 from jobs.pipeline.summary import print_summary
-from pipeline_common.execution import Workplace, find_finished, finish_run, prepare_database, reuse, why_not_cached
+from pipeline_common.execution import find_finished, finish_run, reuse
+from pipeline_common.explaining import why_not_cached
 from pipeline_common.logs import get_logger
 from pipeline_common.provenance import REPOSITORY
+from pipeline_common.recording import prepare_database
 from pipeline_common.stages import Plan, PlannedStage
+from pipeline_common.workplace import Workplace
 
 EXIT_GATE: Final = 4
 _log = get_logger(__name__)

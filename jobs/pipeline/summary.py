@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline_common.execution import Workplace
 from pipeline_common.stages import Plan
+from pipeline_common.workplace import Workplace
 
 
 def print_summary(place: Workplace, plan: Plan, seconds: Mapping[str, float], total: float) -> int:

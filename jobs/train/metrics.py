@@ -7,15 +7,13 @@ killed one: no step twice, none missing.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pipeline_common.database import write_rows
 
 Row = dict[str, Any]
-_SEND_EVERY_S: Final = 1.0
 
 
 class RowBuilder:
@@ -59,34 +57,22 @@ def build_rows(entries: Iterable[Mapping[str, Any]], logging_steps: int, last_st
 
 
 class MetricsWriter:
-    """Rows into a JSON Lines file at once, and to the database about once a second."""
+    """Rows into a JSON Lines file at once, and handed on to whoever sends them to the database."""
 
     def __init__(self, path: Path, send: Callable[[Sequence[Row]], None]) -> None:
         self._path = path
         self._send = send
-        self._waiting: list[Row] = []
-        self._sent = time.monotonic()
 
     def restart(self, rows: Sequence[Row]) -> None:
         """Begin with the rows of the steps before the checkpoint (none in a first attempt)."""
         write_rows(self._path, rows)
-        self._waiting = list(rows)
-        self.flush()
+        self._send(rows)
 
     def add(self, row: Row) -> None:
         """Write one more row."""
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n")
-        self._waiting.append(row)
-        if time.monotonic() - self._sent >= _SEND_EVERY_S:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what the database does not have yet."""
-        if self._waiting:
-            self._send(self._waiting)
-        self._waiting = []
-        self._sent = time.monotonic()
+        self._send([row])
 
 
 def _row(split: str, entry: Mapping[str, Any], **values: float | None) -> Row:

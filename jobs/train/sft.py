@@ -157,8 +157,6 @@ def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter, 
                 f"({str(error).splitlines()[0][:200]}); lower train.batch_size (and raise train.gradient_accumulation)"
                 ", set train.activation_checkpointing=true, or lower prepare.max_length"
             ) from error
-        finally:
-            writer.flush()
     trainable, everything = trainer.model.get_nb_trainable_parameters()
     return Trained(
         model=trainer.model,

@@ -80,8 +80,10 @@ def run(context: Context) -> Outputs:
         schedule.effective_epochs,
         " (train.max_steps ends it)" if schedule.capped else "",
     )
-    writer = MetricsWriter(context.files / METRICS_FILE, lambda rows: context.write_rows("training_metrics", rows))
-    trained = fine_tune(load_base(folder, placement), load_tokenizer(folder), recipe, writer, context.stop)
+    model, tokenizer = load_base(folder, placement), load_tokenizer(folder)
+    with context.feed_rows("training_metrics") as feed:
+        writer = MetricsWriter(context.files / METRICS_FILE, feed.add)
+        trained = fine_tune(model, tokenizer, recipe, writer, context.stop)
 
     rows = build_rows(trained.log, config.train.logging_steps, schedule.steps)
     facts = _collect_facts(context, base, recipe, trained, rows)

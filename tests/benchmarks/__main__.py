@@ -1,6 +1,6 @@
 """make bench: time the commands people wait for, as whole processes, and print a Markdown table.
 
-python -m tests.benchmarks [--only help,run,prepare,metric,cost]
+python -m tests.benchmarks [--only help,run,prepare,metric,cost,database]
 """
 
 from __future__ import annotations
@@ -90,9 +90,22 @@ def bench_metric() -> list[Timing]:
     return scores.bench()
 
 
+def bench_database() -> list[Timing]:
+    """100,000 metric rows into a Postgres server, and exports of a million."""
+    from tests.benchmarks import bench_database as rows
+
+    return rows.bench()
+
+
 def main() -> None:
     """Run the groups asked for and print the table."""
-    groups = {"help": bench_help, "run": bench_run, "prepare": bench_prepare, "metric": bench_metric}
+    groups = {
+        "help": bench_help,
+        "run": bench_run,
+        "prepare": bench_prepare,
+        "metric": bench_metric,
+        "database": bench_database,
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join([*groups, "cost"]), help="groups to run, joined by commas")
     wanted = parser.parse_args().only.split(",")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import multiprocessing
 import os
@@ -15,27 +14,11 @@ import sqlalchemy as sa
 
 from pipeline_common import execution
 from pipeline_common.config import load_config
-from pipeline_common.context import Outputs
-from pipeline_common.errors import ConfigError, InputError, TerminatedError, TransientError
+from pipeline_common.errors import InputError, TerminatedError
 from pipeline_common.stages import plan_run
 from pipeline_common.tables import TABLES
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.delenv("ARTIFACTS_URI", raising=False)
-    monkeypatch.delenv("DATABASE_URL", raising=False)
-    return execution.open_workplace(load_config("tiny", [f"runtime.output_dir={tmp_path}/out"]))
-
-
-@pytest.fixture
-def plan(place):
-    return plan_run(place.config)
-
-
-def write_one_file(context):
-    (context.files / "environment.json").write_text('{"a": 1}')
-    return Outputs(rows={"experiments": [{"base_commit": "abc", "machine": {}}]}, summary={"n": 1})
+from pipeline_common.workplace import open_workplace
+from tests.common.made_stage import write_one_file
 
 
 def stage_rows(place):
@@ -71,16 +54,6 @@ def test_a_finished_stage_is_not_run_again_unless_forced(place, plan):
     assert len(calls) == 2
 
 
-def test_a_cached_stage_gives_another_run_its_rows(place, plan):
-    execution.run_stage(place, plan, plan.stages["environment"], write_one_file, force=False)
-    other = plan_run(place.config, "other")
-    execution.run_stage(place, other, other.stages["environment"], write_one_file, force=False)
-    states = {row["run_id"]: row["state"] for row in stage_rows(place)}
-    assert states == {plan.run_id: "done", "other": "cached"}
-    runs = place.database.select(sa.select(TABLES["experiments"].c.run_id, TABLES["experiments"].c.base_commit))
-    assert {row["run_id"]: row["base_commit"] for row in runs} == {plan.run_id: "abc", "other": "abc"}
-
-
 def test_a_missing_input_names_the_stage_to_run(place, plan):
     with pytest.raises(InputError, match=r"train needs the artifact environment/.*python -m jobs.environment"):
         execution.run_stage(place, plan, plan.stages["train"], write_one_file, force=False)
@@ -112,14 +85,6 @@ def test_a_failed_attempt_leaves_its_log_its_row_and_no_artifact(place, plan):
     assert "blue" in row["message"]
     manifest = execution.run_stage(place, plan, planned, write_one_file, force=False)
     assert "half.json" not in {entry.path for entry in manifest.files}
-
-
-def test_why_not_cached_names_the_field(place, plan):
-    execution.run_stage(place, plan, plan.stages["environment"], write_one_file, force=False)
-    other = plan_run(load_config("tiny", ["environment.min_memory_gib=1"]))
-    reason = execution.why_not_cached(place.store, other.stages["environment"])
-    assert reason.endswith("in environment.min_memory_gib: 2.0 -> 1.0")
-    assert "no prepare artifact exists yet" in execution.why_not_cached(place.store, plan.stages["prepare"])
 
 
 def test_another_runs_damaged_manifest_does_not_stop_this_one(place, plan):
@@ -159,7 +124,7 @@ def test_sigterm_stops_a_stage_at_once_or_where_it_asks(place, plan):
 
 
 def _run_slowly(output, counter):
-    place = execution.open_workplace(load_config("tiny", [f"runtime.output_dir={output}"]))
+    place = open_workplace(load_config("tiny", [f"runtime.output_dir={output}"]))
     plan = plan_run(place.config)
 
     def run(context):
@@ -181,29 +146,3 @@ def test_two_processes_make_an_artifact_once(place):
         process.join(30)
     assert [process.exitcode for process in processes] == [0, 0]
     assert counter.value == 1
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), TransientError),
-        (RuntimeError("write failed: No space left on device (os error 28)"), TransientError),
-        (PermissionError(errno.EACCES, "Permission denied"), ConfigError),
-        (OSError(errno.EROFS, "Read-only file system"), ConfigError),
-    ],
-)
-def test_failures_of_the_machine_get_a_persons_words(error, kind):
-    wrapped = ValueError("while saving")
-    wrapped.__cause__ = error
-    assert isinstance(execution.explain(wrapped), kind)
-
-
-def test_other_errors_stay_what_they_are():
-    error = ValueError("x")
-    assert execution.explain(error) is error
-
-
-def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="output_dir"):
-        execution.open_workplace(load_config("tiny", [f"runtime.output_dir={tmp_path}/file"]))

@@ -1,142 +1,198 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import random
+import signal
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from pipeline_common.database import HEAD_REVISION, Database
-from pipeline_common.errors import InputError
+from pipeline_common.errors import InputError, TransientError
 from pipeline_common.sqlite_export import export_sqlite
 from pipeline_common.tables import TABLES
+from tests.common.database.made_rows import full_metrics, rows_of_every_table
 
-
-def _experiment(run_id: str) -> dict[str, object]:
-    return {
-        "run_id": run_id,
-        "profile": "tiny",
-        "created_at": "2026-01-01T00:00:00.000+00:00",
-        "base_model": "embedded",
-        "dataset": "sample:alignment-healthy",
-        "prompts": "sample:litmus",
-        "code_dirty": False,
-        "config": {"profile": "tiny", "nested": {"é": [1, 2.5, None, "<b>"]}},
-    }
-
-
-def _response(run_id: str, number: int, scores: dict[str, float] | None) -> dict[str, object]:
-    return {
-        "run_id": run_id,
-        "prompt_id": f"row-{number:06d}",
-        "model_role": "base",
-        "axiom": "Civility & Tolerance",
-        "safety_label": "unsafe",
-        "prompt": "naïve “quotes” \U0001f600\nsecond line",
-        "response": "I can't",
-        "response_tokens": 3,
-        "finished": True,
-        "refused": True,
-        "refusal_log_odds": 0.1 + 0.2,
-        "judge_scores": scores,
-    }
+# More rows than one batch, so that streaming is exercised.
+METRICS = 4100
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    database = Database(f"sqlite:///{tmp_path / 'source.db'}", connect_timeout_s=5)
-    database.migrate()
+def filled(database: Database) -> Database:
+    """Two runs with rows in every table, whatever the database."""
     for run_id in ("run-a", "run-b"):
-        database.upsert("experiments", [_experiment(run_id)])
-        # More rows than one batch, so that streaming is exercised.
-        database.upsert(
-            "model_responses",
-            [_response(run_id, number, {"honesty": 0.25} if number % 2 else None) for number in range(1203)],
-        )
+        for table, rows in rows_of_every_table(run_id).items():
+            database.upsert(table, rows)
+        database.replace_run(run_id, {"training_metrics": lambda: iter(full_metrics(METRICS))})
     return database
 
 
-def test_every_row_of_every_table_is_equal(database: Database, tmp_path: Path) -> None:
+def ordered(database: Database, table: sa.Table, run_id: str | None = None) -> list[dict[str, object]]:
+    query = sa.select(table).order_by(*table.primary_key.columns)
+    return database.select(query if run_id is None else query.where(table.c.run_id == run_id))
+
+
+@pytest.mark.parametrize("run_id", [None, "run-b"], ids=["all runs", "one run"])
+def test_every_row_of_every_table_is_equal(filled: Database, tmp_path: Path, run_id: str | None) -> None:
     target = tmp_path / "deep" / "centralized.db"
 
-    counts = export_sqlite(database, target)
+    counts = export_sqlite(filled, target, None if run_id is None else [run_id])
 
-    assert counts == {**dict.fromkeys(TABLES, 0), "experiments": 2, "model_responses": 2406}
     copy = Database(f"sqlite:///{target}", connect_timeout_s=5)
     for table in TABLES.values():
-        query = sa.select(table).order_by(*table.primary_key.columns)
-        assert copy.select(query) == database.select(query), table.name
+        rows = ordered(filled, table, run_id)
+        assert ordered(copy, table) == rows, table.name
+        assert counts[table.name] == len(rows) > 0
+    assert counts["training_metrics"] == METRICS * (2 if run_id is None else 1)
     assert copy.revision() == HEAD_REVISION
     copy.require_schema()
 
 
-def test_plain_sqlite_opens_it_with_the_same_columns_and_types(database: Database, tmp_path: Path) -> None:
-    target = tmp_path / "centralized.db"
-    export_sqlite(database, target)
+def test_the_file_is_the_same_to_the_byte_from_either_database(migrated_postgres, tmp_path: Path) -> None:
+    contents = []
+    for number, url in enumerate((migrated_postgres.url, f"sqlite:///{tmp_path}/source.db")):
+        source = Database(url, 5)
+        source.migrate()
+        for run_id in ("run-a", "run-b"):
+            for table, rows in rows_of_every_table(run_id).items():
+                source.upsert(table, rows)
+        export_sqlite(source, tmp_path / f"{number}.db")
+        contents.append((tmp_path / f"{number}.db").read_bytes())
+        source.engine.dispose()
+    assert contents[0] == contents[1]
 
-    with sqlite3.connect(target) as copy, sqlite3.connect(tmp_path / "source.db") as source:
+
+def test_plain_sqlite_opens_it_with_the_columns_and_types_of_an_embedded_database(
+    filled: Database, tmp_path: Path
+) -> None:
+    target = tmp_path / "centralized.db"
+    export_sqlite(filled, target)
+    Database(f"sqlite:///{tmp_path}/embedded.db", 5).migrate()
+
+    with sqlite3.connect(target) as copy, sqlite3.connect(tmp_path / "embedded.db") as embedded:
+        assert copy.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         for name in [*TABLES, "alembic_version"]:
             described = f"SELECT name, type, \"notnull\", pk FROM pragma_table_info('{name}') ORDER BY name"
-            assert copy.execute(described).fetchall() == source.execute(described).fetchall(), name
+            assert copy.execute(described).fetchall() == embedded.execute(described).fetchall(), name
         # Missing JSON is NULL, not the text 'null'; present JSON is text that any tool can read.
-        assert copy.execute("SELECT count(*) FROM model_responses WHERE judge_scores IS NULL").fetchone() == (1204,)
+        assert copy.execute("SELECT count(*) FROM model_responses WHERE judge_scores IS NULL").fetchone() == (2,)
         (config,) = copy.execute("SELECT config FROM experiments WHERE run_id = 'run-a'").fetchone()
-        assert json.loads(config) == _experiment("run-a")["config"]
+        assert json.loads(config) == rows_of_every_table("run-a")["experiments"][0]["config"]
+        # Times are text that SQLite's own functions read, in UTC.
+        moments = "SELECT started_at, julianday(ended_at) > julianday(started_at) FROM stage_runs"
+        assert copy.execute(moments).fetchall() == [("2026-01-01T00:00:00.001+00:00", 1)] * 2
+        assert copy.execute("SELECT DISTINCT typeof(loss), typeof(step) FROM training_metrics").fetchall() == [
+            ("real", "integer")
+        ]
         indexes = "SELECT name FROM sqlite_master WHERE type = 'index' AND name LIKE 'ix_%' ORDER BY name"
-        assert copy.execute(indexes).fetchall() == source.execute(indexes).fetchall() != []
+        assert copy.execute(indexes).fetchall() == embedded.execute(indexes).fetchall() != []
 
 
-def test_only_the_runs_asked_for(database: Database, tmp_path: Path) -> None:
-    counts = export_sqlite(database, tmp_path / "one.db", run_ids=["run-b"])
-
-    assert (counts["experiments"], counts["model_responses"]) == (1, 1203)
-    copy = Database(f"sqlite:///{tmp_path / 'one.db'}", connect_timeout_s=5)
-    assert {row["run_id"] for row in copy.select(sa.select(TABLES["model_responses"].c.run_id))} == {"run-b"}
-
-
-def test_an_unknown_run_is_named_and_the_old_file_stays(database: Database, tmp_path: Path) -> None:
+def test_an_unknown_run_is_named_and_the_old_file_stays(filled: Database, tmp_path: Path) -> None:
     target = tmp_path / "centralized.db"
     target.write_bytes(b"the old one")
 
     with pytest.raises(InputError, match=r"no run called run-c; it holds run-a, run-b"):
-        export_sqlite(database, target, run_ids=["run-c"])
+        export_sqlite(filled, target, run_ids=["run-c"])
 
     assert target.read_bytes() == b"the old one"
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
-def test_an_orphaned_row_is_refused_and_leaves_nothing(database: Database, tmp_path: Path) -> None:
-    from pipeline_common.errors import TransientError
-
+def test_an_orphaned_row_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    embedded = Database(f"sqlite:///{tmp_path}/source.db", 5)
+    embedded.migrate()
+    for table, rows in rows_of_every_table("run-a").items():
+        embedded.upsert(table, rows)
     with sqlite3.connect(tmp_path / "source.db") as source:  # foreign keys are off in a plain connection
         source.execute("DELETE FROM experiments WHERE run_id = 'run-a'")
     target = tmp_path / "centralized.db"
 
-    with pytest.raises(TransientError, match="model_responses row 1 has no experiments"):
-        export_sqlite(database, target)
+    with pytest.raises(TransientError, match="row 1 has no experiments"):
+        export_sqlite(embedded, target)
 
     assert not target.exists()
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
-def test_the_same_rows_give_the_same_bytes_and_replace_the_file(database: Database, tmp_path: Path) -> None:
+def test_the_same_rows_give_the_same_bytes_and_replace_the_file(filled: Database, tmp_path: Path) -> None:
     target = tmp_path / "centralized.db"
-    export_sqlite(database, target)
+    export_sqlite(filled, target)
     first = target.read_bytes()
 
-    export_sqlite(database, target)
+    export_sqlite(filled, target)
     assert target.read_bytes() == first
 
-    database.delete_rows("experiments", "run-a")  # cascades to its responses
-    assert export_sqlite(database, target)["model_responses"] == 1203
+    experiments = TABLES["experiments"]
+    filled.transact(
+        lambda connection: connection.execute(sa.delete(experiments).where(experiments.c.run_id == "run-a"))
+    )
+    assert export_sqlite(filled, target)["training_metrics"] == METRICS  # the run's rows went with it
 
 
-def test_a_database_of_another_schema_is_refused(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'newer.db'}", connect_timeout_s=5)
-    database.migrate()
-    with database.begin() as connection:
-        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+def test_a_database_of_another_schema_is_refused(database: Database, tmp_path: Path) -> None:
+    database.transact(lambda connection: connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
 
     with pytest.raises(InputError, match="schema revision 9999"):
         export_sqlite(database, tmp_path / "centralized.db")
+
+
+def _export_in_a_process(url: str, target: Path) -> None:
+    export_sqlite(Database(url, 5), target)
+
+
+def test_killed_at_any_moment_the_old_file_is_whole_and_nothing_is_left_behind(
+    filled: Database, tmp_path: Path
+) -> None:
+    target = tmp_path / "centralized.db"
+    export_sqlite(filled, target)
+    old = target.read_bytes()
+    url = filled.engine.url.render_as_string(hide_password=False)
+    filled.replace_run("run-a", {"training_metrics": lambda: iter(full_metrics(20_000))})
+    filled.engine.dispose()
+    moments = random.Random(4)
+    killed = 0
+    for _ in range(6):
+        process = multiprocessing.get_context("fork").Process(target=_export_in_a_process, args=(url, target))
+        process.start()
+        time.sleep(moments.uniform(0.03, 0.2))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        if process.exitcode == -signal.SIGKILL:
+            assert target.read_bytes() == old
+    assert killed >= 3, "the kills came too late to test anything"
+    assert export_sqlite(filled, target)["training_metrics"] == 20_000 + METRICS
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_a_server_that_dies_in_mid_export_is_read_again(migrated_postgres, tmp_path: Path) -> None:
+    source = Database(migrated_postgres.url, 5, give_up_after_s=30)
+    source.upsert("experiments", rows_of_every_table("r")["experiments"])
+    source.replace_run("r", {"training_metrics": lambda: iter(full_metrics(60_000))})
+    server = migrated_postgres.server
+    target = tmp_path / "centralized.db"
+    process = multiprocessing.get_context("fork").Process(
+        target=_export_patiently, args=(migrated_postgres.url, target)
+    )
+    process.start()
+    deadline = time.monotonic() + 20
+    while not list(tmp_path.glob("*.partial")):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    server.kill()
+    server.start()
+    process.join(60)
+    assert process.exitcode == 0
+    with sqlite3.connect(target) as copy:
+        assert copy.execute("SELECT count(*) FROM training_metrics").fetchone() == (60_000,)
+    source.engine.dispose()
+
+
+def _export_patiently(url: str, target: Path) -> None:
+    export_sqlite(Database(url, 5, give_up_after_s=30), target)

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_common.config import Config
-from pipeline_common.execution import Workplace, open_workplace
 from pipeline_common.manifest import Manifest, list_files
 from pipeline_common.model_location import MODELS_FILE
 from pipeline_common.stages import Plan, plan_run
+from pipeline_common.workplace import Workplace, open_workplace
 
 _OBJECTS = (
     "a neighbour", "the landlord", "my bike", "a house", "the school", "two boats", "an old lamp", "the fence",

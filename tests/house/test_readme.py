@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from pipeline_common.config import valid_keys
+from pipeline_common.database import Database
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES, STAGES
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -24,6 +26,14 @@ def make(command: str, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*_split(command), *more], cwd=REPOSITORY, env=outside, capture_output=True, text=True, check=False
     )
+
+
+def make_database(output: Path, run_id: str) -> None:
+    """An embedded database with one run."""
+    database = Database(f"sqlite:///{output}/results.db", 5)
+    database.migrate()
+    run = {"run_id": run_id, "profile": "tiny", "created_at": "2026-01-01T00:00:00+00:00", "base_model": "m"}
+    database.upsert("experiments", [{**run, "dataset": "d", "prompts": "p", "config": {}}])
 
 
 def _split(command: str) -> list[str]:
@@ -61,6 +71,13 @@ def test_the_command_runs(command, tmp_path):
     elif command.startswith("make explain"):
         done = make(command)
         assert "environment: " in done.stdout
+    elif command.startswith("make export"):
+        make_database(
+            tmp_path / "output", next((part[4:] for part in _split(command) if part.startswith("RUN=")), "any")
+        )
+        done = make(command, f"ARGS=runtime.output_dir={tmp_path}/output")
+        assert "1 experiments" in done.stdout
+        assert (tmp_path / "output" / "centralized.db").exists()
     elif command == "make bench":
         done = make(command, "ARGS=--only help")
         assert "| `python -m jobs.train --help` |" in done.stdout
@@ -108,7 +125,7 @@ def test_the_stage_table_names_every_output():
 def test_the_tree_is_true():
     tree = README.split("## The tree")[1].split("## ")[0]
     for folder in (
-        *(f"jobs/{name}" for name in (*STAGE_NAMES, "pipeline", "calibrate")),
+        *(f"jobs/{name}" for name in (*STAGE_NAMES, "pipeline", "calibrate", "export")),
         "pipeline_common",
         "docker/requirements",
         "tests",

@@ -24,10 +24,12 @@ def test_other():
 
 @pytest.fixture
 def run_probe(tmp_path):
-    """Run two tests, one of the tier and one of none, under the project's own conftest, on a machine without either."""
+    """Run two tests, one of the tier and one of none, under the project's own hooks, on a machine without either."""
     (tmp_path / "tests").mkdir()
-    for name in ("tests/conftest.py", "pyproject.toml"):
+    for name in ("tests/tiers.py", "pyproject.toml"):
         (tmp_path / name).write_text((REPOSITORY / name).read_text())
+    hooks = "pytest_collection_modifyitems, pytest_terminal_summary"
+    (tmp_path / "tests" / "conftest.py").write_text(f"from tests.tiers import {hooks}\n")
     outside = {name: value for name, value in os.environ.items() if name not in {"KUBECONFIG", "PATH"}}
 
     def run(tier, *options):

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline_common.config import load_config
-from pipeline_common.execution import open_workplace
 from pipeline_common.manifest import Manifest, list_files
 from pipeline_common.model_location import MODELS_FILE
 from pipeline_common.stages import REPOSITORY, plan_run
+from pipeline_common.workplace import open_workplace
 from tests.prepare.made_tokenizers import llama2_style, save_model_folder
 
 Rows = Sequence[Mapping[str, Any]]

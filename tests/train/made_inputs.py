@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_common.config import Config
-from pipeline_common.execution import Workplace, open_workplace
 from pipeline_common.manifest import Manifest, list_files
 from pipeline_common.model_location import MODELS_FILE
 from pipeline_common.prompts import Turn, encode_answers, encode_prompts, render_text
 from pipeline_common.stages import Plan, plan_run
+from pipeline_common.workplace import Workplace, open_workplace
 
 _VERBS = ("paint", "repair", "borrow", "clean", "sell", "draw")
 _THINGS = ("a boat", "the old lamp", "two chairs", "my garden fence", "a red bicycle", "the clock")

@@ -52,7 +52,6 @@ def test_the_file_is_current_and_the_database_gets_everything_once(tmp_path: Pat
     for row in rows[2:]:
         writer.add(row)
     assert list(read_rows(path)) == rows
-    writer.flush()
     assert sent == rows
 
 

@@ -1,0 +1,1 @@
+"""Writes the results database as one SQLite file."""

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import multiprocessing
+import time
+
+import pytest
+
+from pipeline_common.database import Database
+from pipeline_common.database.lock import LockLostError, hold_stage, lock_key
+from pipeline_common.errors import TransientError
+
+_FORK = multiprocessing.get_context("fork")
+
+
+def _hold(url, stage, taken, let_go):
+    with hold_stage(Database(url, 5, give_up_after_s=20), "run", stage):
+        taken.set()
+        let_go.wait(30)
+
+
+def hold_elsewhere(url, stage):
+    """Another process with the lock, and the event that makes it let go."""
+    taken, let_go = _FORK.Event(), _FORK.Event()
+    process = _FORK.Process(target=_hold, args=(url, stage, taken, let_go))
+    process.start()
+    assert taken.wait(10)
+    return process, let_go
+
+
+def seconds_to_take(url, stage):
+    before = time.monotonic()
+    with hold_stage(Database(url, 5), "run", stage):
+        return time.monotonic() - before
+
+
+def test_other_stages_are_not_held_up_and_the_end_releases(database_url):
+    process, let_go = hold_elsewhere(database_url, "train")
+    assert seconds_to_take(database_url, "evaluate") < 0.4
+    let_go.set()
+    process.join(10)
+    assert seconds_to_take(database_url, "train") < 0.4
+
+
+def test_a_killed_process_releases_at_once(database_url):
+    process, _ = hold_elsewhere(database_url, "train")
+    process.kill()
+    process.join()
+    assert seconds_to_take(database_url, "train") < 2
+
+
+def test_an_undisturbed_lock_asks_nothing(database_url):
+    def never():
+        raise AssertionError("nothing was lost")
+
+    with hold_stage(Database(database_url, 5), "run", "train") as lock:
+        for _ in range(3):
+            lock.require(never)
+
+
+def test_a_lost_lock_is_regained_where_nobody_took_over(empty_postgres):
+    database = Database(empty_postgres.url, 5, give_up_after_s=20)
+    with hold_stage(database, "run", "train") as lock:
+        empty_postgres.server.kill()
+        empty_postgres.server.start()
+        lock.require(lambda: True)
+        lock.require(lambda: pytest.fail("asked again without a loss"))
+        assert empty_postgres.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted") == [(1,)]
+
+
+def test_a_lost_lock_that_another_process_has_or_had_stops_this_one(empty_postgres):
+    database = Database(empty_postgres.url, 5, give_up_after_s=20)
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+    with hold_stage(database, "run", "train") as lock:
+        empty_postgres.execute(cut)
+        process, let_go = hold_elsewhere(empty_postgres.url, "train")
+        with pytest.raises(LockLostError, match="train of run run was lost, and another process took over"):
+            lock.require(lambda: True)
+        let_go.set()
+        process.join(10)
+    with hold_stage(database, "run", "train") as lock:
+        empty_postgres.execute(cut)
+        with pytest.raises(LockLostError):
+            lock.require(lambda: False)
+
+
+def test_a_server_that_stays_away_is_told(empty_postgres):
+    with hold_stage(Database(empty_postgres.url, 1, give_up_after_s=0.5), "run", "train") as lock:
+        empty_postgres.server.kill()
+        with pytest.raises(TransientError, match="cannot be used"):
+            lock.require(lambda: True)
+
+
+def test_keys_fit_and_differ():
+    keys = {lock_key(run, stage) for run in ("a", "b", "a/train") for stage in ("train", "evaluate", "")}
+    assert len(keys) == 9
+    assert all(-(2**63) <= key < 2**63 for key in keys)
