@@ -313,13 +313,14 @@ def test_the_roles_script_is_run_and_not_read_into_another_shell():
     data = named(resources, "ConfigMap", "database-roles")["data"]
     # The image runs them in the order of their names; the passwords are set on roles that are there.
     assert sorted(data) == ["roles.sql", "set_passwords.sh"]
-    assert data["roles.sql"] == (REPOSITORY / "docker" / "postgres" / "roles.sql").read_text()
+    for name, text in data.items():
+        assert text == (REPOSITORY / "docker" / "postgres" / name).read_text()
     script = data["set_passwords.sh"]
     assert set(re.findall(r"ALTER ROLE (\w+)", script)) == set(re.findall(r"CREATE ROLE (\w+)", data["roles.sql"]))
     assert script.startswith("#!/bin/sh\n")
     # The passwords reach psql by the environment, and the manifests set each.
     given = {entry["name"] for entry in container_of(resources, "database")["env"]}
-    assert set(re.findall(r"\\getenv \w+ (\w+)", script)) == {"OWNER_PASSWORD", "WRITER_PASSWORD"} <= given
+    assert set(re.findall(r"\\getenv \w+ (\w+)", script)) == {"PIPELINE_OWNER_PASSWORD", "PIPELINE_WRITER_PASSWORD"} <= given
 
 
 def test_services_find_their_pods():

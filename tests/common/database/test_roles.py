@@ -30,7 +30,7 @@ def roles(empty_postgres):
         empty_postgres.execute(SQL)
     server = empty_postgres.server
     done = subprocess.run(
-        [REPOSITORY / "docker" / "postgres" / "passwords.sh"],
+        [REPOSITORY / "docker" / "postgres" / "set_passwords.sh"],
         env={
             "PATH": f"{server.binaries}:{os.environ['PATH']}",
             **{"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGPASSWORD": ODD_PASSWORD},
