@@ -63,7 +63,7 @@ def open_workplace(config: Config) -> Workplace:
         )
     return Workplace(
         config=config,
-        store=open_store(artifacts_uri(config)),
+        store=open_store(artifacts_uri(config), config.artifacts, output / "cache"),
         database=Database(database_url(config), config.database.connect_timeout_s),
         output=output,
     )
@@ -215,6 +215,8 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run) -> M
         _log.info("done: %s", ", ".join(f"{name} {value}" for name, value in flatten(outputs.summary).items()))
         handler.flush()
         _write_artifact_rows(place, plan, files)
+        # It is one of the files: from here on it must stay as the manifest lists it.
+        stop_file(handler)
         manifest = Manifest(
             stage=planned.stage.name,
             fingerprint=planned.fingerprint,
@@ -362,6 +364,8 @@ def _remember(place: Workplace, plan: Plan, planned: PlannedStage, manifest: Man
     partial.unlink(missing_ok=True)
     partial.symlink_to(os.path.relpath(place.store.locate(manifest), latest))
     partial.replace(latest / planned.stage.name)
+    for left in place.store.list_keys(f"checkpoints/{planned.key}"):
+        place.store.withdraw(left)
 
 
 def _count_attempt(work_dir: Path) -> int:
