@@ -12,31 +12,28 @@ only say what was once sent, not what is there. An artifact that was finished on
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipeline_common.artifacts.cache import LocalCopies
 from pipeline_common.artifacts.keys import check_key, parse_stored_manifest
 from pipeline_common.artifacts.packing import Pack, build_pack, plan_packs, read_pack
-from pipeline_common.artifacts.transfer import PART_BYTES, SMALL_BYTES, Download, Transfers, Upload
+from pipeline_common.artifacts.sent import is_sent
 from pipeline_common.errors import ConfigError, InputError
 from pipeline_common.logs import get_logger
 from pipeline_common.manifest import MANIFEST_NAME, FileEntry, Manifest, remedy
 from pipeline_common.progress import describe_bytes, track_bytes
-from pipeline_common.s3.failures import error_code, explain_failure, is_missing
+from pipeline_common.s3.bucket import Bucket
+from pipeline_common.s3.transfer import SMALL_BYTES, Download, Upload
 
 if TYPE_CHECKING:
     from pipeline_common.config import ArtifactsConfig
 
-_DEFAULT_REGIONS: Final = frozenset({None, "us-east-1", "aws-global"})
-# Servers that do not list unfinished uploads answer one of these.
-_NOT_OFFERED: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
 _log = get_logger(__name__)
 
 
@@ -47,38 +44,35 @@ class BucketStore:
 
     def __init__(self, uri: str, settings: ArtifactsConfig, cache: Path) -> None:
         parts = urlsplit(uri)
-        self._bucket = parts.netloc
         self._prefix = parts.path.strip("/")
-        if not self._bucket or parts.query or parts.fragment:
+        if not parts.netloc or parts.query or parts.fragment:
             raise ConfigError(f"ARTIFACTS_URI={uri!r}: expected s3://bucket/prefix")
         if self._prefix:
             try:
                 check_key(self._prefix)
             except InputError as error:
                 raise ConfigError(f"ARTIFACTS_URI={uri!r}: {error}") from error
-        self.uri = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
-        self._settings = settings
+        self.uri = f"s3://{parts.netloc}/{self._prefix}".rstrip("/")
         self._copies = LocalCopies(cache)
-        self._transfers = Transfers(self._bucket, settings)
-        self._bucket_seen = False
+        self._bucket = Bucket(parts.netloc, self._prefix, settings)
 
     def publish(self, directory: Path, manifest: Manifest) -> None:
         """See `ArtifactStore.publish`."""
-        found = self._list(f"{manifest.key}/")
+        found = self._bucket.list_objects(f"{self._object(manifest.key)}/")
         if MANIFEST_NAME in found:
             # From here on it is unfinished, whatever happens; and what was finished once is sent anew.
             self.delete(f"{manifest.key}/{MANIFEST_NAME}")
             found = {}
-        self._abort_uploads(manifest.key)
+        self._bucket.abort_uploads(f"{self._object(manifest.key)}/")
         objects = self._plan_uploads(directory, manifest)
-        there = [item for item in objects if _is_sent(item, found.get(self._path_in(manifest.key, item.key)))]
+        there = [item for item in objects if is_sent(item, found.get(self._path_in(manifest.key, item.key)))]
         # Left by an attempt that made other files.
         for path in found.keys() - {self._path_in(manifest.key, item.key) for item in objects}:
-            self._delete_object(f"{self._object(manifest.key)}/{path}")
+            self._bucket.delete(f"{self._object(manifest.key)}/{path}")
         wanted = [item for item in objects if item not in there]
-        self._require_bucket()
+        self._bucket.require()
         with self._told(f"sending {manifest.key}", wanted, already=len(there)) as report:
-            self._transfers.upload(wanted, report)
+            self._bucket.transfers.upload(wanted, report)
         self._check_sizes(manifest, objects)
         self.put_bytes(f"{manifest.key}/{MANIFEST_NAME}", manifest.to_bytes())
         with self._copies.alone(manifest.key):
@@ -106,119 +100,34 @@ class BucketStore:
     def withdraw(self, key: str) -> None:
         """See `ArtifactStore.withdraw`."""
         self.delete(f"{key}/{MANIFEST_NAME}")
-        for path in self._list(f"{key}/"):
-            self._delete_object(f"{self._object(key)}/{path}")
+        for path in self._bucket.list_objects(f"{self._object(key)}/"):
+            self._bucket.delete(f"{self._object(key)}/{path}")
         self._copies.remove(key)
 
     def list_keys(self, stage: str) -> list[str]:
         """See `ArtifactStore.list_keys`."""
-        found = self._list(f"{stage}/")
+        found = self._bucket.list_objects(f"{self._object(stage)}/")
         manifests = [path for path in found if path.count("/") == 1 and path.endswith(f"/{MANIFEST_NAME}")]
         manifests.sort(key=lambda path: (found[path]["LastModified"], path))
         return [f"{stage}/{path.partition('/')[0]}" for path in manifests]
 
     def put_bytes(self, key: str, content: bytes) -> None:
         """See `ArtifactStore.put_bytes`."""
-        name = self._object(key)
-        self._require_bucket()
-        self._transfers.request(
-            "write", name, lambda client: client.put_object(Bucket=self._bucket, Key=name, Body=content)
-        )
+        self._bucket.put(self._object(key), content)
 
     def get_bytes(self, key: str) -> bytes | None:
         """See `ArtifactStore.get_bytes`."""
-        name = self._object(key)
-
-        def read(client: Any) -> bytes:
-            content: bytes = client.get_object(Bucket=self._bucket, Key=name)["Body"].read()
-            return content
-
-        found: bytes | None = self._unless_missing(lambda: self._transfers.request("read", name, read), None)
-        return found
+        return self._bucket.get(self._object(key))
 
     def delete(self, key: str) -> None:
         """See `ArtifactStore.delete`."""
-        self._delete_object(self._object(key))
-
-    def _delete_object(self, name: str) -> None:
-        def remove(client: Any) -> Any:
-            return client.delete_object(Bucket=self._bucket, Key=name)
-
-        self._unless_missing(lambda: self._transfers.request("delete", name, remove), None)
+        self._bucket.delete(self._object(key))
 
     def _object(self, key: str) -> str:
         return f"{self._prefix}/{check_key(key)}" if self._prefix else check_key(key)
 
     def _path_in(self, key: str, name: str) -> str:
         return name.removeprefix(f"{self._object(key)}/")
-
-    def _list(self, folder: str) -> dict[str, dict[str, Any]]:
-        """Objects below `folder` (with its slash): path -> size, ETag, time."""
-        prefix = f"{self._object(folder.rstrip('/'))}/"
-
-        def read(client: Any) -> dict[str, dict[str, Any]]:
-            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-            return {item["Key"].removeprefix(prefix): item for page in pages for item in page.get("Contents", [])}
-
-        found: dict[str, dict[str, Any]] = self._unless_missing(
-            lambda: self._transfers.request("list", prefix, read), {}
-        )
-        return found
-
-    def _unless_missing(self, work: Callable[[], Any], nothing: Any) -> Any:
-        """The result of `work`; `nothing` when there is no such object, or no bucket yet and it may be made."""
-        from botocore.exceptions import ClientError
-
-        try:
-            return work()
-        except ClientError as error:
-            if is_missing(error) or (error_code(error) == "NoSuchBucket" and self._settings.create_bucket):
-                return nothing
-            raise explain_failure(error, self.uri, "read") from error
-
-    def _require_bucket(self) -> None:
-        """Before the first write: make the bucket, if it is missing and may be made."""
-        from botocore.exceptions import ClientError
-
-        if self._bucket_seen or not self._settings.create_bucket:
-            return
-        try:
-            self._transfers.request("list", self._prefix, self._probe)
-        except ClientError as error:
-            if error_code(error) != "NoSuchBucket":
-                raise explain_failure(error, self.uri, "list") from error
-            region = self._transfers.client.meta.region_name
-            where = {} if region in _DEFAULT_REGIONS else {"LocationConstraint": region}
-            settings = {"CreateBucketConfiguration": where} if where else {}
-            self._transfers.request(
-                "create the bucket", "", lambda client: client.create_bucket(Bucket=self._bucket, **settings)
-            )
-            _log.warning("made the bucket %s, which was missing", self._bucket)
-        self._bucket_seen = True
-
-    def _probe(self, client: Any) -> Any:
-        return client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
-
-    def _abort_uploads(self, key: str) -> None:
-        """End large uploads that a killed attempt began: their parts are kept, and paid for, until someone does."""
-        from botocore.exceptions import ClientError
-
-        prefix = f"{self._object(key)}/"
-
-        def abort(client: Any) -> None:
-            for upload in client.list_multipart_uploads(Bucket=self._bucket, Prefix=prefix).get("Uploads", []):
-                # Some servers list more than the prefix asked for.
-                if upload["Key"].startswith(prefix):
-                    client.abort_multipart_upload(Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-
-        def unless_not_offered(client: Any) -> None:
-            try:
-                abort(client)
-            except ClientError as error:
-                if error_code(error) not in _NOT_OFFERED:
-                    raise
-
-        self._unless_missing(lambda: self._transfers.request("list", prefix, unless_not_offered), None)
 
     def _plan_uploads(self, directory: Path, manifest: Manifest) -> list[Upload]:
         plain, packs = plan_packs(manifest.files)
@@ -242,7 +151,7 @@ class BucketStore:
 
     def _check_sizes(self, manifest: Manifest, objects: list[Upload]) -> None:
         """Compare what the bucket holds now with what the manifest is about to promise."""
-        found = self._list(f"{manifest.key}/")
+        found = self._bucket.list_objects(f"{self._object(manifest.key)}/")
         for item in objects:
             path = self._path_in(manifest.key, item.key)
             size = found.get(path, {}).get("Size")
@@ -257,9 +166,10 @@ class BucketStore:
         key = manifest.key
         wanted = {entry.path for entry in missing}
         plain, packs = plan_packs(manifest.files)
-        found = self._list(f"{key}/")
+        found = self._bucket.list_objects(f"{self._object(key)}/")
         objects = []
-        for item in (*plain, *packs):
+        parts: list[FileEntry | Pack] = [*plain, *packs]
+        for item in parts:
             entries = item.entries if isinstance(item, Pack) else (item,)
             if wanted.isdisjoint(entry.path for entry in entries):
                 continue
@@ -282,7 +192,7 @@ class BucketStore:
                 )
             )
         with self._told(f"fetching {key}", objects) as report:
-            self._transfers.download(objects, report)
+            self._bucket.transfers.download(objects, report)
 
     def _take(self, manifest: Manifest, item: FileEntry | Pack, content: bytes | Path) -> str | None:
         """Put what was fetched in its place; what is wrong with it otherwise."""
@@ -314,29 +224,3 @@ class BucketStore:
         seconds = time.monotonic() - began
         there = f", {already} there already" if already else ""
         _log.debug("%s: %d objects, %s in %.2f s%s", what, len(objects), describe_bytes(total), seconds, there)
-
-
-def _is_sent(item: Upload, found: dict[str, Any] | None) -> bool:
-    """True when the bucket holds exactly these bytes, by the MD5 that the server computed from what it stored."""
-    if found is None or found["Size"] != item.size:
-        return False
-    etag = str(found.get("ETag", "")).strip('"')
-    return etag in {_whole_md5(item), _parts_md5(item)}
-
-
-def _whole_md5(item: Upload) -> str:
-    if not item.large:
-        return hashlib.md5(item.content(), usedforsecurity=False).hexdigest()
-    with item.file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _parts_md5(item: Upload) -> str:
-    """The ETag that most servers give to an upload in parts: the MD5 of the parts' MD5s, and their number."""
-    if item.size < PART_BYTES:
-        return ""
-    digests = []
-    with item.file.open("rb") as stream:
-        while part := stream.read(PART_BYTES):
-            digests.append(hashlib.md5(part, usedforsecurity=False).digest())
-    return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}"
