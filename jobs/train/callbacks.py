@@ -30,10 +30,10 @@ class Watch:
     eval_steps: int | None
     made_by: Mapping[str, Any]
     """Device and arithmetic, for the checkpoints' markers."""
-    copies: CheckpointCopies | None
     writer: MetricsWriter
     stop: StopSignal
     advance: Advance
+    copies: CheckpointCopies | None = None
 
 
 class StepWatcher(TrainerCallback):  # type: ignore[misc]  # the library is untyped

@@ -6,7 +6,6 @@ same code, complete when its manifest is there. They are removed once the stage'
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,7 +80,7 @@ class CheckpointCopies:
             partial = root / f".{manifest.fingerprint}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(MANIFEST_NAME))
-            os.replace(partial, target)
+            partial.replace(target)
             _log.info("fetched %s from %s", manifest.fingerprint, self._store.uri)
             return
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pipeline_common.config import ArtifactsConfig
 
 _DEFAULT_REGIONS: Final = frozenset({None, "us-east-1", "aws-global"})
-# Servers that do not list unfinished uploads answer one of these.
-_NOT_OFFERED: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
+# Answers of servers that do not list unfinished uploads, or (rclone) have none to list.
+_NOTHING_TO_ABORT: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "NoSuchUpload"})
 _log = get_logger(__name__)
 
 
@@ -65,7 +65,7 @@ class Bucket:
             try:
                 uploads = client.list_multipart_uploads(Bucket=self.name, Prefix=folder).get("Uploads", [])
             except ClientError as error:
-                if error_code(error) in _NOT_OFFERED:
+                if error_code(error) in _NOTHING_TO_ABORT:
                     return
                 raise
             for upload in uploads:

@@ -175,19 +175,19 @@ class Transfers:
             io_chunksize=_IO_BYTES,
             num_download_attempts=3,
         )
-        manager = TransferManager(self.client, config)
         pools = [ThreadPoolExecutor(_LARGE_AT_ONCE), ThreadPoolExecutor(self._settings.transfers)]
-        finished = False
         try:
-            futures = [pools[0 if item.large else 1].submit(move, item, manager) for item in objects]
-            wait(futures, return_when=FIRST_EXCEPTION)
-            _raise_first(futures)
-            finished = True
+            # Leaving by an exception (also SIGTERM's) cancels what the manager has under way.
+            with TransferManager(self.client, config) as manager:
+                try:
+                    futures = [pools[0 if item.large else 1].submit(move, item, manager) for item in objects]
+                    wait(futures, return_when=FIRST_EXCEPTION)
+                    _raise_first(futures)
+                except BaseException:
+                    self._patience.stop()
+                    raise
         finally:
-            # Also when SIGTERM arrives while waiting: nothing may go on in the background.
-            if not finished:
-                self._patience.stop()
-            manager.shutdown(cancel=not finished)
+            # Nothing may go on in the background.
             for pool in pools:
                 pool.shutdown(wait=True, cancel_futures=True)
             self._patience.resume()
