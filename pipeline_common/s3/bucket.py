@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline_common.logs import get_logger
-from pipeline_common.s3.failures import error_code, explain_failure, is_missing
+from pipeline_common.s3.failures import MISSING, error_code
 from pipeline_common.s3.transfer import Transfers
 
 if TYPE_CHECKING:
@@ -86,10 +86,8 @@ class Bucket:
             return client.list_objects_v2(Bucket=self.name, Prefix=self._prefix, MaxKeys=1)
 
         try:
-            self.transfers.request("list", self._prefix, probe)
-        except ClientError as error:
-            if error_code(error) != "NoSuchBucket":
-                raise explain_failure(error, f"s3://{self.name}", "list") from error
+            self.transfers.request("list", self._prefix, probe, passing=("NoSuchBucket",))
+        except ClientError:
             region = self.transfers.client.meta.region_name
             where = {} if region in _DEFAULT_REGIONS else {"LocationConstraint": region}
             settings = {"CreateBucketConfiguration": where} if where else {}
@@ -103,9 +101,8 @@ class Bucket:
         """The result of `work`; `nothing` when there is no such object, or no bucket yet and it may be made."""
         from botocore.exceptions import ClientError
 
+        passing = {*MISSING, *(["NoSuchBucket"] if self._settings.create_bucket else [])}
         try:
-            return self.transfers.request(what, key, work)
-        except ClientError as error:
-            if is_missing(error) or (error_code(error) == "NoSuchBucket" and self._settings.create_bucket):
-                return nothing
-            raise explain_failure(error, f"s3://{self.name}/{key}", what) from error
+            return self.transfers.request(what, key, work, passing)
+        except ClientError:
+            return nothing

@@ -28,11 +28,6 @@ def error_code(error: BaseException) -> str:
     return str(response.get("Error", {}).get("Code", ""))
 
 
-def is_missing(error: BaseException) -> bool:
-    """True when there is no such object (a missing bucket is another matter)."""
-    return error_code(error) in MISSING
-
-
 def is_transient(error: BaseException) -> bool:
     """True when the same request may succeed later: the server is away, busy or broken."""
     from botocore.exceptions import (
@@ -42,6 +37,7 @@ def is_transient(error: BaseException) -> bool:
         ResponseStreamingError,
         SSLError,
     )
+    from botocore.exceptions import ConnectionError as NotConnectedError
     from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
     from urllib3.exceptions import HTTPError
 
@@ -52,7 +48,14 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, SSLError):
         return "CERTIFICATE_VERIFY_FAILED" not in str(error)
     # S3DownloadFailedError: the object was replaced while it was read.
-    lost = (HTTPClientError, IncompleteReadError, ResponseStreamingError, S3DownloadFailedError, HTTPError)
+    lost = (
+        NotConnectedError,
+        HTTPClientError,
+        IncompleteReadError,
+        ResponseStreamingError,
+        S3DownloadFailedError,
+        HTTPError,
+    )
     return isinstance(error, (*lost, ConnectionError, TimeoutError))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline_common.errors import InputError
 from pipeline_common.s3.client import make_client
-from pipeline_common.s3.failures import error_code, explain_failure, is_missing
+from pipeline_common.s3.failures import error_code, explain_failure
 from pipeline_common.s3.patience import Patience
 
 if TYPE_CHECKING:
@@ -76,16 +76,17 @@ class Transfers:
             self._client = make_client(self._settings, 2 * self._settings.transfers)
         return self._client
 
-    def request(self, what: str, key: str, work: Callable[[Any], Any]) -> Any:
+    def request(self, what: str, key: str, work: Callable[[Any], Any], passing: Collection[str] = ()) -> Any:
         """One request, made again while the server is away.
 
         Args:
             what: read, write, list ... for the message.
             key: the object, for the message.
             work: takes the client.
+            passing: error codes whose `ClientError` the caller handles.
 
         Raises:
-            PipelineError: see `explain_failure`; `ClientError` of a missing object or bucket passes as it is.
+            PipelineError: see `explain_failure`.
         """
         from botocore.exceptions import ClientError
 
@@ -94,10 +95,10 @@ class Transfers:
             try:
                 return self._patience.call(lambda: work(client))
             except ClientError as error:
-                if not (is_missing(error) or error_code(error) == "NoSuchBucket"):
+                if error_code(error) not in passing:
                     raise
-                absent = error
-        raise absent
+                passed = error
+        raise passed
 
     def upload(self, objects: Sequence[Upload], report: Report) -> None:
         """Write objects, several at once.

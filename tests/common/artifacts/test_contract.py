@@ -60,7 +60,7 @@ def test_without_a_manifest_there_is_no_artifact(store, backstage, made):
 def test_what_is_withdrawn_is_gone(store, backstage, made):
     store.withdraw(made.key)
     assert store.read_manifest(made.key) is None
-    with pytest.raises(Exception, match="a.txt|NoSuchKey"):
+    with pytest.raises(Exception, match=r"a\.txt|NoSuchKey"):
         backstage.read(f"{made.key}/a.txt")
 
 
@@ -103,13 +103,13 @@ def test_damage_in_a_large_file_is_named(another_machine, backstage, made):
     content = bytearray(backstage.read(f"{made.key}/large.bin"))
     content[2_000_000] ^= 1
     backstage.write(f"{made.key}/large.bin", bytes(content))
-    with pytest.raises(InputError, match="large.bin differs from its sha256"):
+    with pytest.raises(InputError, match=r"large\.bin differs from its sha256"):
         another_machine.open(made)
 
 
 def test_a_missing_file_is_named(another_machine, backstage, made):
     backstage.remove(f"{made.key}/a.txt")
-    with pytest.raises(InputError, match="a.txt is listed in the manifest but missing"):
+    with pytest.raises(InputError, match=r"a\.txt is listed in the manifest but missing"):
         another_machine.open(made)
 
 
@@ -120,11 +120,11 @@ def test_a_manifest_of_another_schema_version_is_refused(store, backstage, made)
         store.read_manifest(made.key)
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"schema_version": 1}'])
-def test_a_damaged_manifest_is_refused(store, backstage, made, content):
-    backstage.write(f"{made.key}/manifest.json", content.encode())
-    with pytest.raises(InputError):
-        store.read_manifest(made.key)
+def test_a_damaged_manifest_is_refused(store, backstage, made):
+    for content in ("{", "{}", "[]", '{"schema_version": 1}'):
+        backstage.write(f"{made.key}/manifest.json", content.encode())
+        with pytest.raises(InputError):
+            store.read_manifest(made.key)
 
 
 def test_a_moved_artifact_is_refused(store, backstage, made):
@@ -133,20 +133,20 @@ def test_a_moved_artifact_is_refused(store, backstage, made):
         store.read_manifest("train/beef")
 
 
-@pytest.mark.parametrize("key", ["../x", "/etc/x", "a//b", "a/../b", "", "a b", "a/.hidden"])
-def test_a_key_never_leaves_the_store(store, key):
-    with pytest.raises(InputError, match="artifact key"):
-        store.get_bytes(key)
+def test_a_key_never_leaves_the_store(store):
+    for key in ("../x", "/etc/x", "a//b", "a/../b", "", "a b", "a/.hidden"):
+        with pytest.raises(InputError, match="artifact key"):
+            store.get_bytes(key)
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x", "..", "a//b", "a\\b", "a\nb", "manifest.json", ""])
-def test_a_listed_path_never_leaves_its_folder(another_machine, backstage, made, path, tmp_path):
+def test_a_listed_path_never_leaves_its_folder(another_machine, backstage, made):
     key = f"{made.key}/manifest.json"
     tree = json.loads(backstage.read(key))
-    tree["files"][0]["path"] = path
-    backstage.write(key, json.dumps(tree).encode())
-    with pytest.raises(InputError, match="no path for a file of an artifact"):
-        another_machine.read_manifest(made.key)
+    for path in ("../x", "/etc/x", "a/../../x", "..", "a//b", "a\\b", "a\nb", "manifest.json", ""):
+        tree["files"][0]["path"] = path
+        backstage.write(key, json.dumps(tree).encode())
+        with pytest.raises(InputError, match="no path for a file of an artifact"):
+            another_machine.read_manifest(made.key)
 
 
 def test_a_link_is_no_file_of_an_artifact(tmp_path):
