@@ -1,6 +1,6 @@
 """make bench: time the commands people wait for, as whole processes, and print a Markdown table.
 
-python -m tests.benchmarks [--only help,run,prepare,metric]
+python -m tests.benchmarks [--only help,run,prepare,metric,bucket]
 """
 
 from __future__ import annotations
@@ -90,9 +90,22 @@ def bench_metric() -> list[Timing]:
     return scores.bench()
 
 
+def bench_bucket() -> list[Timing]:
+    """Large and small files into a bucket and back, against boto3 on its own and the bare server."""
+    from tests.benchmarks import bench_bucket as transfers
+
+    return transfers.bench()
+
+
 def main() -> None:
     """Run the groups asked for and print the table."""
-    groups = {"help": bench_help, "run": bench_run, "prepare": bench_prepare, "metric": bench_metric}
+    groups = {
+        "help": bench_help,
+        "run": bench_run,
+        "prepare": bench_prepare,
+        "metric": bench_metric,
+        "bucket": bench_bucket,
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(groups), help="groups to run, joined by commas")
     wanted = parser.parse_args().only.split(",")
