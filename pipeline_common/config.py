@@ -201,6 +201,11 @@ class ArtifactsConfig(Section):
     """Where artifacts live; `ARTIFACTS_URI` in the environment wins over this."""
 
     uri: str = Field("", description="directory, file:// or s3://bucket/prefix; empty = <runtime.output_dir>/artifacts")
+    create_bucket: bool = Field(True, description="make a missing bucket at the first write")
+    transfers: PositiveInt = Field(8, description="requests to the bucket under way at once")
+    connect_timeout_s: PositiveFloat = 5.0
+    read_timeout_s: PositiveFloat = 30.0
+    give_up_after_s: PositiveFloat = Field(90.0, description="an outage of the bucket's server is waited out so long")
 
 
 class DatabaseConfig(Section):

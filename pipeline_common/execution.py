@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -124,6 +125,8 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
         handler.flush()
         lock.require(is_unchanged)
         write_artifact_rows(place, plan, files)
+        # It is one of the files: from here on it must stay as the manifest lists it.
+        stop_file(handler)
         manifest = Manifest(
             stage=planned.stage.name,
             fingerprint=planned.fingerprint,
@@ -141,6 +144,9 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
         lock.require(is_unchanged)
         place.store.publish(files, manifest)
     except BaseException as error:
+        if handler not in logging.getLogger().handlers:
+            # Publishing failed: this attempt's files will not be an artifact, and its log may go on.
+            handler = start_file(files / LOG_FILE)
         _log_failure(place, plan, planned, attempt, started, error)
         raise
     finally:

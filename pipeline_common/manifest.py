@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from pipeline_common.sources import sha256_of
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
+# What every file system and bucket keeps as it is; no part is `.` or `..`, so that a path cannot leave its folder.
+_SAFE_PATH: Final = re.compile(r"(?!\.\.?(/|$))[A-Za-z0-9._=-]+(/(?!\.\.?(/|$))[A-Za-z0-9._=-]+)*")
 
 
 class FileEntry(BaseModel):
@@ -74,7 +77,8 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     """Read a manifest.
 
     Raises:
-        InputError: it is not JSON, misses fields, or was written by another schema version.
+        InputError: it is not JSON, misses fields, lists a path that leads elsewhere, or was written by another schema
+            version.
     """
     try:
         tree = json.loads(content)
@@ -89,19 +93,35 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
             "run the stage again with --force, or use the code that wrote it"
         )
     try:
-        return Manifest.model_validate(tree)
+        manifest = Manifest.model_validate(tree)
     except ValidationError as error:
         raise InputError(
             f"{where}: the manifest is damaged ({error.error_count()} fields); "
             "remove the folder and run the stage again"
         ) from error
+    for entry in manifest.files:
+        check_path(entry.path, where)
+    return manifest
+
+
+def check_path(path: str, where: str) -> None:
+    """Make sure that a file's path stays inside its artifact, in any store.
+
+    Raises:
+        InputError: it could lead elsewhere, or is not made of the safe alphabet.
+    """
+    if not _SAFE_PATH.fullmatch(path) or path == MANIFEST_NAME:
+        raise InputError(
+            f"{where}: {path!r} is no path for a file of an artifact; expected parts of letters, digits and ._=- "
+            "joined by /"
+        )
 
 
 def list_files(directory: Path) -> tuple[FileEntry, ...]:
     """Every file below `directory` but a manifest at its top, sorted by path.
 
     Raises:
-        InputError: a symbolic link, which no store could keep.
+        InputError: a symbolic link, or a name with other characters: no store could keep them.
     """
     entries = []
     for path in sorted(directory.rglob("*")):
@@ -109,6 +129,7 @@ def list_files(directory: Path) -> tuple[FileEntry, ...]:
         if path.is_symlink():
             raise InputError(f"{path} is a symbolic link; an artifact holds plain files only")
         if path.is_file() and relative != MANIFEST_NAME:
+            check_path(relative, str(directory))
             entries.append(FileEntry(path=relative, size=path.stat().st_size, sha256=sha256_of(path)))
     return tuple(entries)
 
@@ -122,17 +143,18 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
     for entry in manifest.files:
         path = directory / entry.path
         if not path.is_file():
-            raise InputError(f"{manifest.key}: {entry.path} is listed in the manifest but missing; {_remedy(manifest)}")
+            raise InputError(f"{manifest.key}: {entry.path} is listed in the manifest but missing; {remedy(manifest)}")
         size = path.stat().st_size
         if size != entry.size:
             raise InputError(
-                f"{manifest.key}: {entry.path} has {size} bytes, the manifest says {entry.size}; {_remedy(manifest)}"
+                f"{manifest.key}: {entry.path} has {size} bytes, the manifest says {entry.size}; {remedy(manifest)}"
             )
         if sha256_of(path) != entry.sha256:
             raise InputError(
-                f"{manifest.key}: {entry.path} differs from its sha256 in the manifest; {_remedy(manifest)}"
+                f"{manifest.key}: {entry.path} differs from its sha256 in the manifest; {remedy(manifest)}"
             )
 
 
-def _remedy(manifest: Manifest) -> str:
+def remedy(manifest: Manifest) -> str:
+    """How to get a damaged artifact again, for the end of a message."""
     return f"make it again: python -m jobs.{manifest.stage} --config ... --force"

@@ -124,3 +124,5 @@ def remember_artifact(place: Workplace, plan: Plan, planned: PlannedStage, manif
     partial.unlink(missing_ok=True)
     partial.symlink_to(os.path.relpath(place.store.locate(manifest), latest))
     partial.replace(latest / planned.stage.name)
+    for left in place.store.list_keys(f"checkpoints/{planned.key}"):
+        place.store.withdraw(left)

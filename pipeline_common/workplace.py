@@ -42,7 +42,7 @@ def open_workplace(config: Config) -> Workplace:
         )
     return Workplace(
         config=config,
-        store=open_store(artifacts_uri(config)),
+        store=open_store(artifacts_uri(config), config.artifacts, output / "cache"),
         database=Database(database_url(config), config.database.connect_timeout_s, config.database.give_up_after_s),
         output=output,
     )

@@ -194,7 +194,6 @@ def _forget(place: Workplace, manifests: Iterable[Manifest]) -> None:
     """Remove a fine-tune's own artifacts: some megabytes each, and only their measures are read again."""
     for manifest in manifests:
         place.store.withdraw(manifest.key)
-        shutil.rmtree(place.store.locate(manifest))
 
 
 @contextmanager

@@ -129,6 +129,8 @@ def check_store(store: ArtifactStore) -> Check:
             "check ARTIFACTS_URI and its permissions",
             error=ConfigError,
         )
+    except PipelineError as error:
+        return Check("artifact store", "failed", str(error), "check ARTIFACTS_URI", error=type(error))
     if read != content:
         detail = f"{store.uri} gave back {len(read or b'')} bytes of {len(content)}"
         return Check(

@@ -1,7 +1,6 @@
 """Fetching a data file from a bucket: `s3://bucket/key`, on any S3-compatible server.
 
-Keys and endpoint come from the environment by their usual names: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
-`AWS_ENDPOINT_URL_S3`, `AWS_DEFAULT_REGION`.
+Keys and endpoint come from the environment, as for artifacts: see `pipeline_common/s3/client.py`.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlparse
 
+from pipeline_common.config import ArtifactsConfig
 from pipeline_common.errors import InputError, TransientError
+from pipeline_common.s3.client import make_client
 from pipeline_common.sources import sha256_of
 
-_CONNECT_TIMEOUT_S: Final = 10
-_READ_TIMEOUT_S: Final = 60
-_ATTEMPTS: Final = 4
 _REFUSED: Final = frozenset({401, 403})
 _MISSING: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket"})
 
@@ -41,7 +39,7 @@ def download(reference: str, folder: Path) -> tuple[Path, dict[str, Any]]:
     target = folder / PurePosixPath(key).name
     partial = target.with_name(f"{target.name}.partial")
     try:
-        client = _client()
+        client = make_client(ArtifactsConfig())
         answer = client.get_object(Bucket=bucket, Key=key)
         with partial.open("wb") as sink:
             for chunk in answer["Body"].iter_chunks(1 << 20):
@@ -68,24 +66,6 @@ def _split(reference: str) -> tuple[str, str]:
     return address.netloc, key
 
 
-def _client() -> Any:
-    import boto3
-    from botocore.config import Config
-
-    # Path-style addresses and no checksums beyond the required ones: what every S3-compatible server understands.
-    config = Config(
-        signature_version="s3v4",
-        s3={"addressing_style": "path"},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        connect_timeout=_CONNECT_TIMEOUT_S,
-        read_timeout=_READ_TIMEOUT_S,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-    )
-    # A session of its own: the default one would keep the keys of an earlier call.
-    return boto3.Session().client("s3", config=config)
-
-
 def _explain(reference: str, response: dict[str, Any]) -> InputError | TransientError:
     code = str(response.get("Error", {}).get("Code", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
@@ -99,7 +79,5 @@ def _explain(reference: str, response: dict[str, Any]) -> InputError | Transient
             f"{reference}: refused ({code or status}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that "
             "they may read this object"
         )
-    message = (
-        f"{reference}: the bucket's server answered {status} {code}: {response.get('Error', {}).get('Message', '')}"
-    )
+    message = f"{reference}: the bucket's server answered {status} {code}"
     return TransientError(f"{message}; run again later") if status >= 500 else InputError(message)

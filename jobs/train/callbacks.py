@@ -16,6 +16,7 @@ from jobs.train.metrics import MetricsWriter, RowBuilder
 from pipeline_common.errors import ConfigError, TerminatedError
 
 if TYPE_CHECKING:
+    from jobs.train.checkpoint_copies import CheckpointCopies
     from pipeline_common.progress import Advance
     from pipeline_common.termination import StopSignal
 
@@ -32,6 +33,7 @@ class Watch:
     writer: MetricsWriter
     stop: StopSignal
     advance: Advance
+    copies: CheckpointCopies | None = None
 
 
 class StepWatcher(TrainerCallback):  # type: ignore[misc]  # the library is untyped
@@ -104,7 +106,10 @@ class StepWatcher(TrainerCallback):  # type: ignore[misc]  # the library is unty
     def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Declare the checkpoint complete, and only then drop older ones."""
         root = Path(args.output_dir)
-        mark_complete(root / f"checkpoint-{state.global_step}", self._watch.made_by)
+        folder = root / f"checkpoint-{state.global_step}"
+        mark_complete(folder, self._watch.made_by)
+        if self._watch.copies is not None:
+            self._watch.copies.save(folder, self._watch.made_by)
         prune(root)
         self._since = time.perf_counter()
 

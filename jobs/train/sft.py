@@ -31,6 +31,7 @@ from pipeline_common.progress import track
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from jobs.train.checkpoint_copies import CheckpointCopies
     from jobs.train.schedule import Schedule
     from pipeline_common.config import TrainConfig
     from pipeline_common.gpu.models import Placement
@@ -53,6 +54,8 @@ class Recipe:
     train_rows: LabelledRows
     validation_rows: LabelledRows
     checkpoints: Path
+    copies: CheckpointCopies | None = None
+    """Where checkpoints go besides; None where this machine's disk is safe enough."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter, 
     """
     steps = recipe.schedule.steps
     made_by = describe_arithmetic(recipe)
+    if recipe.copies is not None:
+        recipe.copies.restore(recipe.checkpoints, made_by)
     checkpoint = newest_complete(recipe.checkpoints, made_by)
     with stop.deferred(), track("training", steps) as advance:
         watcher = StepWatcher(
@@ -131,6 +136,7 @@ def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter, 
                 logging_steps=recipe.train.logging_steps,
                 eval_steps=recipe.train.eval_steps,
                 made_by=made_by,
+                copies=recipe.copies,
                 writer=writer,
                 stop=stop,
                 advance=advance,

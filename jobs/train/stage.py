@@ -39,6 +39,7 @@ def run(context: Context) -> Outputs:
     import torch
 
     from jobs.train.adapter import save_adapter
+    from jobs.train.checkpoint_copies import find_copies
     from jobs.train.metrics import MetricsWriter, build_rows
     from jobs.train.model_card import render_model_card
     from jobs.train.quiet import quiet_libraries
@@ -67,6 +68,7 @@ def run(context: Context) -> Outputs:
         train_rows=train_rows,
         validation_rows=validation_rows,
         checkpoints=context.work_dir / "checkpoints",
+        copies=find_copies(context),
     )
     _log.info(
         "%s on %s, %s: %d rows, %d tokens (%d in the loss), %d steps = %.2f epochs%s",

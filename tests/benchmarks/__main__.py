@@ -1,6 +1,6 @@
 """make bench: time the commands people wait for, as whole processes, and print a Markdown table.
 
-python -m tests.benchmarks [--only help,run,prepare,metric,cost,database]
+python -m tests.benchmarks [--only help,run,prepare,metric,cost,database,bucket]
 """
 
 from __future__ import annotations
@@ -97,6 +97,13 @@ def bench_database() -> list[Timing]:
     return rows.bench()
 
 
+def bench_bucket() -> list[Timing]:
+    """Large and small files into a bucket and back, against boto3 on its own and the bare server."""
+    from tests.benchmarks import bench_bucket as transfers
+
+    return transfers.bench()
+
+
 def main() -> None:
     """Run the groups asked for and print the table."""
     groups = {
@@ -105,6 +112,7 @@ def main() -> None:
         "prepare": bench_prepare,
         "metric": bench_metric,
         "database": bench_database,
+        "bucket": bench_bucket,
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join([*groups, "cost"]), help="groups to run, joined by commas")

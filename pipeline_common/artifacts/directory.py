@@ -1,77 +1,14 @@
-"""Where artifacts are kept: `<stage>/<fingerprint>/` with its manifest, and `runs/<run_id>/run.json`.
-
-One store for now, a directory; `open_store` chooses by `ARTIFACTS_URI`. Keys are made by us from a safe alphabet.
-"""
+"""Artifacts in a local directory."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote, urlparse
 
-from pipeline_common.errors import ConfigError, InputError
-from pipeline_common.manifest import MANIFEST_NAME, Manifest, parse_manifest, verify_files
-
-if TYPE_CHECKING:
-    from pipeline_common.config import Config
-
-_SAFE_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*(/[A-Za-z0-9_][A-Za-z0-9._=-]*)*")
-
-
-class ArtifactStore(Protocol):
-    """What a stage needs of a place that keeps artifacts."""
-
-    uri: str
-
-    def publish(self, directory: Path, manifest: Manifest) -> None:
-        """Keep the files of `directory` under the manifest's key; the manifest becomes visible last."""
-
-    def read_manifest(self, key: str) -> Manifest | None:
-        """The manifest under `key`; None when the artifact is absent or was never finished."""
-
-    def open(self, manifest: Manifest) -> Path:
-        """A local folder with the artifact's files, each compared with its sha256."""
-
-    def locate(self, manifest: Manifest) -> Path:
-        """The same folder without comparing again: for what this process has opened already."""
-
-    def withdraw(self, key: str) -> None:
-        """Remove an artifact's manifest: it counts as never finished."""
-
-    def list_keys(self, stage: str) -> list[str]:
-        """Keys of a stage's finished artifacts, oldest first."""
-
-    def put_bytes(self, key: str, content: bytes) -> None:
-        """Keep one small object, replacing what was there."""
-
-    def get_bytes(self, key: str) -> bytes | None:
-        """One small object; None when absent."""
-
-    def delete(self, key: str) -> None:
-        """Remove one small object; absent is fine."""
-
-
-def artifacts_uri(config: Config) -> str:
-    """`ARTIFACTS_URI`, else the configuration's, else `<output_dir>/artifacts`."""
-    return os.environ.get("ARTIFACTS_URI") or config.artifacts.uri or str(Path(config.runtime.output_dir) / "artifacts")
-
-
-def open_store(uri: str) -> ArtifactStore:
-    """The store behind a URI.
-
-    Raises:
-        ConfigError: a scheme that no store serves.
-    """
-    if "://" not in uri:
-        return DirectoryStore(Path(uri))
-    parts = urlparse(uri)
-    if parts.scheme == "file":
-        return DirectoryStore(Path(unquote(parts.path)))
-    raise ConfigError(f"ARTIFACTS_URI={uri!r}: no store serves {parts.scheme}://; expected a directory or file:///path")
+from pipeline_common.artifacts.keys import check_key, parse_stored_manifest
+from pipeline_common.manifest import MANIFEST_NAME, Manifest, verify_files
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -90,6 +27,8 @@ def replace_file(path: Path, content: bytes) -> None:
 
 class DirectoryStore:
     """Artifacts in a local directory."""
+
+    remote = False
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().resolve()
@@ -114,10 +53,7 @@ class DirectoryStore:
         content = self.get_bytes(f"{key}/{MANIFEST_NAME}")
         if content is None:
             return None
-        manifest = parse_manifest(content, key)
-        if manifest.key != key:
-            raise InputError(f"{key}: its manifest says it is {manifest.key}; the folder was moved or renamed by hand")
-        return manifest
+        return parse_stored_manifest(content, key)
 
     def open(self, manifest: Manifest) -> Path:
         """See `ArtifactStore.open`."""
@@ -132,6 +68,7 @@ class DirectoryStore:
     def withdraw(self, key: str) -> None:
         """See `ArtifactStore.withdraw`."""
         self.delete(f"{key}/{MANIFEST_NAME}")
+        shutil.rmtree(self._path(key), ignore_errors=True)
 
     def list_keys(self, stage: str) -> list[str]:
         """See `ArtifactStore.list_keys`."""
@@ -154,6 +91,4 @@ class DirectoryStore:
         self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
-        if not _SAFE_KEY.fullmatch(key):
-            raise InputError(f"artifact key {key!r}: expected parts of letters, digits and ._=- joined by /")
-        return self.root / key
+        return self.root / check_key(key)
