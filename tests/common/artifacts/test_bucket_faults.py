@@ -16,12 +16,13 @@ import pytest
 import sqlalchemy as sa
 
 from pipeline_common import execution
-from pipeline_common.artifacts import open_store
+from pipeline_common.artifacts import artifacts_uri, open_store
 from pipeline_common.config import ArtifactsConfig, load_config
 from pipeline_common.context import Outputs
 from pipeline_common.errors import ConfigError, InputError, TransientError
 from pipeline_common.stages import plan_run
 from pipeline_common.tables import TABLES
+from pipeline_common.workplace import open_workplace
 from tests.common.artifacts.made import make_artifact, random_bytes, read_tree
 from tests.pipeline.test_bad_machine import run_on_tmpfs
 from tests.servers.buckets import BucketServer, free_port, serve_rclone
@@ -238,7 +239,7 @@ def test_a_clock_that_is_an_hour_off_is_said(use, open_bucket):
 def test_credentials_in_the_address_are_refused_and_not_repeated(monkeypatch):
     monkeypatch.setenv("ARTIFACTS_URI", "s3://key:s3cr%t@bucket/prefix")
     with pytest.raises(ConfigError, match="holds credentials") as caught:
-        execution.artifacts_uri(load_config("tiny"))
+        artifacts_uri(load_config("tiny"))
     assert "s3cr" not in str(caught.value)
 
 
@@ -251,7 +252,7 @@ def test_a_full_disk_while_downloading(rclone, use, open_bucket, bucket_name, tm
 import os, pathlib, sys
 from pipeline_common.artifacts import open_store
 from pipeline_common.config import ArtifactsConfig
-from pipeline_common.execution import explain
+from pipeline_common.explaining import explain
 cache = pathlib.Path({str(tmp_path / "mounted")!r}) / "cache"
 store = open_store("s3://{bucket_name}/some/prefix", ArtifactsConfig(), cache)
 try:
@@ -300,7 +301,7 @@ def _stage(output, uri):
 
 def _place(output):
     config = load_config("tiny", [f"runtime.output_dir={output}"])
-    return execution.open_workplace(config), plan_run(config, "the-run")
+    return open_workplace(config), plan_run(config, "the-run")
 
 
 def outcome(output, uri, cache):
