@@ -2,12 +2,15 @@
 PROFILE ?= tiny
 STAGE ?=
 ARGS ?=
+REGISTRY ?=
+TAG ?= dev
+PUSH ?=
 PYTHON ?= python3
 venv := venv_FntngEval
 py := $(venv)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run explain test check bench calibrate lock clean
+.PHONY: help setup run explain test check bench calibrate lock images image-check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,10 +28,11 @@ explain: setup ## say why each stage is cached or would run
 test: setup ## run the tests, real servers included
 	@$(py) -m pytest
 
-check: setup ## format, lint, docstrings, types
+check: setup ## format, lint, docstrings, types, Dockerfile
 	@$(py) -m ruff format --check .
 	@$(py) -m ruff check .
 	@$(py) -m mypy
+	@$(venv)/bin/hadolint Dockerfile.gpu
 
 bench: setup ## time the commands people wait for; see tests/benchmarks/README.md
 	@$(py) -m tests.benchmarks $(ARGS)
@@ -38,6 +42,12 @@ calibrate: setup ## plant damage in the embedded model and count what the verdic
 
 lock: setup ## compile the lock from docker/requirements/*.in
 	@UV=$(CURDIR)/$(venv)/bin/uv docker/requirements/lock.sh
+
+images: ## build the six images with docker; REGISTRY=... TAG=... PUSH=1, others in docker/images.sh
+	@REGISTRY="$(REGISTRY)" TAG="$(TAG)" PUSH="$(PUSH)" docker/images.sh
+
+image-check: ## build them on a stand-in base without docker or a registry, and run everything in them (root, buildah)
+	@$(PYTHON) docker/image_check.py $(ARGS)
 
 clean: ## remove results and the virtual environment
 	rm -rf output $(venv)

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -74,6 +73,8 @@ def version() -> str:
     """The project's version: of pyproject.toml, or from PIPELINE_VERSION in an image, which carries no such file."""
     if named := os.environ.get("PIPELINE_VERSION"):
         return named
+    import tomllib
+
     file = REPOSITORY / "pyproject.toml"
     if not file.is_file():
         return "unknown"
