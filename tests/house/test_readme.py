@@ -109,7 +109,9 @@ def test_the_tree_is_true():
         assert (REPOSITORY / folder).is_dir()
         assert folder.rpartition("/")[2] + "/" in tree
     for named in re.findall(r"([a-z_]+)/(?=[ ,·])", tree):
-        assert list(REPOSITORY.glob(f"**/{named}")) or named in {"docker"}, named
+        assert list(REPOSITORY.glob(f"**/{named}")), named
+    for file in re.findall(r"[\w-]+\.(?:gpu|sh|hcl|py)\b", tree):
+        assert list(REPOSITORY.glob(file)) or list(REPOSITORY.glob(f"docker/**/{file}")), file
 
 
 def test_links_stay_inside_the_repository():

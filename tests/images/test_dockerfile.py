@@ -176,3 +176,22 @@ def test_hadolint_has_nothing_to_say_and_would_say_it(tmp_path):
     done = subprocess.run([hadolint, *config, spoiled], capture_output=True, text=True)
     assert done.returncode == 1
     assert "DL3015" in done.stdout
+
+
+def test_image_check_says_which_tools_are_missing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "docker/image_check.py", "--work", str(tmp_path / "work")],
+        cwd=REPOSITORY,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "buildah, podman, runc missing: apt-get install buildah podman runc" in done.stdout
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_install_step_refuses_a_name_it_does_not_know():
+    done = subprocess.run(["sh", "docker/install.sh", "everything"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "install.sh: everything: give uv, torch, runtime or orchestrator\n")
