@@ -72,7 +72,16 @@ class Engine:
     def run_flags(self, volumes: Path) -> list[str]:
         """How a pod of the cluster would run the image."""
         return [
-            *("--user", USER, "--network", "none", "--read-only", "--tmpfs", "/tmp:mode=1777"),
+            *(
+                "--user",
+                USER,
+                "--network",
+                "none",
+                "--read-only",
+                "--read-only-tmpfs=false",
+                "--tmpfs",
+                "/tmp:mode=1777",
+            ),
             *("--cap-drop", "all", "--security-opt", "no-new-privileges", "--no-healthcheck"),
             # Podman's own limits are above what an unprivileged machine may set.
             *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"),
@@ -109,6 +118,9 @@ def main() -> int:
     except CheckError as error:
         say(f"FAILED: {error}")
         return 1
+    finally:
+        # Podman keeps its storage mounted on itself, and then nobody could delete the folder.
+        subprocess.run(["umount", str(work / "root" / "overlay")], capture_output=True)
     say("passed")
     return 0
 
@@ -312,6 +324,7 @@ def run_everything(engine: Engine) -> None:
         if "usage: python -m jobs." not in text:
             raise CheckError(f"{target} --help said {text[:300]!r}")
         say(f"{target} --help in {time.monotonic() - started:.1f} s")
+    check_writable(engine, flags)
     for stage in STAGES:
         started = time.monotonic()
         engine.podman("run", "--rm", *flags, image_name(stage), *ARGUMENTS)
@@ -322,6 +335,23 @@ def run_everything(engine: Engine) -> None:
         raise CheckError(f"the orchestrator does not find the stages' artifacts:\n{plan}")
     say("the orchestrator finds all five artifacts")
     check_signal(engine, flags)
+
+
+def check_writable(engine: Engine, flags: Sequence[str]) -> None:
+    """An unknown uid of group 0 may write to the image's own volumes and /tmp, and nowhere else.
+
+    Raises:
+        CheckError: too much or too little may be written.
+    """
+    bare = [part for part in flags if not part.endswith((":/data", ":/model")) and part != "--volume"]
+    tries = (
+        "for place in /data /model /tmp /app /opt / /root /var/tmp; do touch $place/x 2>/dev/null && echo $place; done"
+    )
+    shell = ["--entrypoint", "/bin/sh", image_name("train"), "-c", f"{tries}; true"]
+    found = engine.podman("run", "--rm", *bare, *shell).split()
+    if found != ["/data", "/model", "/tmp"]:
+        raise CheckError(f"uid {USER} may write to {found}, expected /data, /model and /tmp")
+    say("an unknown uid may write to /data, /model and /tmp, and nowhere else")
 
 
 def check_results(output: Path) -> None:
