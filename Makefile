@@ -5,13 +5,15 @@ RUN ?=
 ARGS ?=
 GPU ?= 1
 REGISTRY ?=
+TAG ?= dev
+PUSH ?=
 METADATA ?= output/images.json
 PYTHON ?= python3
 venv := venv_FntngEval
 py := $(venv)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run explain test check bench calibrate export services-up services-down lock render pin dev-secret \
+.PHONY: help setup run explain test check bench calibrate export services-up services-down lock images image-check render pin dev-secret \
 	kind-up kind-load kind-down clean
 
 help: ## list the targets
@@ -30,12 +32,13 @@ explain: setup ## say why each stage is cached or would run
 test: setup ## run the tests, real servers included
 	@$(py) -m pytest
 
-check: setup ## format, lint, docstrings, types, manifests (rendered files up to date, valid by the API's schemas)
+check: setup ## format, lint, docstrings, types, Dockerfile, manifests (rendered files up to date, valid by the API's schemas)
 	@$(py) -m ruff format --check .
 	@$(py) -m ruff check .
 	@$(py) -m mypy
 	@$(venv)/bin/yamllint --strict .
 	@$(py) -m k8s.rendering --check
+	@$(venv)/bin/hadolint Dockerfile.gpu
 
 bench: setup ## time the commands people wait for; see tests/benchmarks/README.md
 	@$(py) -m tests.benchmarks $(ARGS)
@@ -55,6 +58,12 @@ services-down: ## stop them; their data stays
 
 lock: setup ## compile the lock from docker/requirements/*.in
 	@UV=$(CURDIR)/$(venv)/bin/uv docker/requirements/lock.sh
+
+images: ## build the six images with docker; REGISTRY=... TAG=... PUSH=1, others in docker/images.sh
+	@REGISTRY="$(REGISTRY)" TAG="$(TAG)" PUSH="$(PUSH)" docker/images.sh
+
+image-check: ## build them on a stand-in base without docker or a registry, and run everything in them (root, buildah)
+	@$(PYTHON) docker/image_check.py $(ARGS)
 
 render: setup ## write k8s/pipeline.yaml and the services from the k8s tree, after a change of it
 	@$(py) -m k8s.rendering

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -25,7 +26,14 @@ def now() -> str:
 
 @cache
 def package_versions() -> dict[str, str]:
-    """Installed version of every direct dependency (`missing` where it is not installed)."""
+    """Installed version of every direct dependency (`missing` where it is not installed).
+
+    The image that only starts the stages holds few of them; STAGE_PACKAGES names a file, made with the images, of what
+    the stages will find. Without it both would plan different artifacts.
+    """
+    if file := os.environ.get("STAGE_PACKAGES"):
+        versions: dict[str, str] = json.loads(Path(file).read_text(encoding="utf-8"))
+        return versions
     names = direct_requirements()
     return {name: installed_version(name) or "missing" for name in names}
 
@@ -52,12 +60,25 @@ def installed_version(name: str) -> str | None:
 @cache
 def commit() -> dict[str, Any]:
     """The commit of the code: from git, or from GIT_COMMIT in an image that carries no repository."""
-    if "GIT_COMMIT" in os.environ:
+    if os.environ.get("GIT_COMMIT"):
         return {"commit": os.environ["GIT_COMMIT"], "dirty": os.environ.get("GIT_DIRTY") == "true"}
     if shutil.which("git") is None or not (REPOSITORY / ".git").exists():
         return {"commit": None, "dirty": None}
     head = _git("rev-parse", "--verify", "-q", "HEAD")
     return {"commit": head or None, "dirty": bool(_git("status", "--porcelain"))}
+
+
+@cache
+def version() -> str:
+    """The project's version: of pyproject.toml, or from PIPELINE_VERSION in an image, which carries no such file."""
+    if named := os.environ.get("PIPELINE_VERSION"):
+        return named
+    import tomllib
+
+    file = REPOSITORY / "pyproject.toml"
+    if not file.is_file():
+        return "unknown"
+    return str(tomllib.loads(file.read_text(encoding="utf-8"))["project"]["version"])
 
 
 def _git(*arguments: str) -> str:
@@ -97,6 +118,7 @@ def collect(started: str, attempt: int) -> dict[str, Any]:
     """The provenance block of a manifest."""
     return {
         **commit(),
+        "version": version(),
         "image_digest": os.environ.get("IMAGE_DIGEST"),
         "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "packages": package_versions(),

@@ -134,6 +134,8 @@ def test_the_tree_is_true():
         assert folder.rpartition("/")[2] + "/" in tree
     for named in re.findall(r"([a-z0-9_]+)/(?=[ ,·])", tree):
         assert list(REPOSITORY.glob(f"**/{named}")) or named in {"docker"}, named
+    for file in re.findall(r"[\w-]+\.(?:gpu|sh|hcl|py)\b", tree):
+        assert list(REPOSITORY.glob(file)) or list(REPOSITORY.glob(f"docker/**/{file}")), file
 
 
 def test_links_stay_inside_the_repository():

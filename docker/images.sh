@@ -1,0 +1,34 @@
+#!/bin/sh
+# Build the six images of Dockerfile.gpu: `make images`. Reads from the environment:
+#   REGISTRY, TAG                          names: REGISTRY/alignment-pipeline-<target>:TAG (default: no registry, dev)
+#   PUSH=1                                 push them, instead of loading them into this machine's docker
+#   BASE_IMAGE, ORCHESTRATOR_BASE_IMAGE    other bases; PYTHON, TORCH_BUILD: see Dockerfile.gpu
+#   INDEX_URL_FILE, FIND_LINKS_FILE, CA_FILE   files with your package index, wheel folder or page, and CA (PEM)
+set -eu
+cd "$(dirname "$0")/.."
+say() { printf 'images       %s\n' "$*" >&2; }
+
+if ! command -v docker >/dev/null 2>&1; then
+    say "docker is not installed here; install it with its buildx plugin, or use: make image-check (buildah)"
+    exit 2
+fi
+if ! docker buildx version >/dev/null 2>&1; then
+    say "docker has no buildx plugin here (docker buildx version fails); install docker-buildx-plugin"
+    exit 2
+fi
+if ! docker info >/dev/null 2>&1; then
+    say "no docker daemon answers (docker info fails); start it, or point DOCKER_HOST at one"
+    exit 2
+fi
+if [ -n "${PUSH:-}" ] && [ -z "${REGISTRY:-}" ]; then
+    say "PUSH=1 needs REGISTRY=your.registry/project"
+    exit 2
+fi
+GIT_COMMIT=$(git rev-parse HEAD 2>/dev/null || true)
+GIT_DIRTY=$([ -z "$(git status --porcelain 2>/dev/null)" ] && echo false || echo true)
+VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+export GIT_COMMIT GIT_DIRTY VERSION
+# The file says under which digest each image was pushed: `make pin` reads it.
+mkdir -p output
+exec docker buildx bake -f docker/docker-bake.hcl --metadata-file output/images.json \
+    "$([ -n "${PUSH:-}" ] && echo --push || echo --load)"
