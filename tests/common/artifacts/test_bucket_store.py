@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import io
 import ipaddress
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from pipeline_common.artifacts.packing import Pack, build_pack, plan_packs
 from pipeline_common.errors import ConfigError, InputError
 from pipeline_common.manifest import FileEntry
 from tests.common.artifacts.made import make_artifact, random_bytes, read_tree
-from tests.servers.buckets import BucketServer, free_port, grant, wait_for_port
+from tests.servers.buckets import free_port, grant, run_moto
 
 MANY = {f"part-{number % 7}/{number:04d}.bin": random_bytes(number * 3, number) for number in range(250)}
 
@@ -132,13 +130,8 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 def test_tls_with_an_authority_of_ones_own(use, open_bucket, tmp_path):
     authority, private = make_certificate(tmp_path)
     port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port), "-s"]
-    server = subprocess.Popen(
-        [*command, "-c", str(authority), "-k", str(private)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        wait_for_port(port)
-        found: BucketServer = grant(f"https://127.0.0.1:{port}", verify=str(authority))
+    with run_moto(port, "-s", "-c", str(authority), "-k", str(private)):
+        found = grant(f"https://127.0.0.1:{port}", verify=str(authority))
         use(found, AWS_CA_BUNDLE=str(authority))
         manifest = make_artifact(tmp_path / "made", {"a.txt": b"alpha", "large.bin": random_bytes(3_000_000)})
         open_bucket().publish(tmp_path / "made", manifest)
@@ -146,6 +139,3 @@ def test_tls_with_an_authority_of_ones_own(use, open_bucket, tmp_path):
         use(found)
         with pytest.raises(ConfigError, match="certificate is not trusted; set AWS_CA_BUNDLE"):
             open_bucket().read_manifest(manifest.key)
-    finally:
-        server.kill()
-        server.wait()
