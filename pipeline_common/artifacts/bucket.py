@@ -73,7 +73,6 @@ class BucketStore:
         self._bucket.require()
         with self._told(f"sending {manifest.key}", wanted, already=len(there)) as report:
             self._bucket.transfers.upload(wanted, report)
-        self._check_sizes(manifest, objects)
         self.put_bytes(f"{manifest.key}/{MANIFEST_NAME}", manifest.to_bytes())
         with self._copies.alone(manifest.key):
             self._copies.keep(directory, manifest)
@@ -149,46 +148,25 @@ class BucketStore:
             ),
         ]
 
-    def _check_sizes(self, manifest: Manifest, objects: list[Upload]) -> None:
-        """Compare what the bucket holds now with what the manifest is about to promise."""
-        found = self._bucket.list_objects(f"{self._object(manifest.key)}/")
-        for item in objects:
-            path = self._path_in(manifest.key, item.key)
-            size = found.get(path, {}).get("Size")
-            if size != item.size:
-                raise InputError(
-                    f"{self.uri}/{manifest.key}: {path} was sent with {item.size} bytes, the bucket holds "
-                    f"{'none' if size is None else size}; this server does not keep what it is given"
-                )
-
     def _fetch(self, manifest: Manifest, missing: list[FileEntry]) -> None:
         """Bring files into the local copy, each verified before it is put in its place."""
         key = manifest.key
         wanted = {entry.path for entry in missing}
         plain, packs = plan_packs(manifest.files)
-        found = self._bucket.list_objects(f"{self._object(key)}/")
         objects = []
         parts: list[FileEntry | Pack] = [*plain, *packs]
         for item in parts:
             entries = item.entries if isinstance(item, Pack) else (item,)
             if wanted.isdisjoint(entry.path for entry in entries):
                 continue
-            if item.path not in found:
-                raise InputError(
-                    f"{self.uri}/{key}: {item.path} is listed in the manifest but missing; {remedy(manifest)}"
-                )
-            size = found[item.path]["Size"]
-            if size != item.size:
-                raise InputError(
-                    f"{self.uri}/{key}: {item.path} has {size} bytes, the manifest says {item.size}; {remedy(manifest)}"
-                )
             objects.append(
                 Download(
                     key=f"{self._object(key)}/{item.path}",
-                    size=size,
+                    size=item.size,
                     take=partial(self._take, manifest, item),
+                    absent=self._flawed(manifest, f"{item.path} is listed in the manifest but missing"),
                     partial=self._copies.partial(self._copies.place(key, entries[0])),
-                    large=isinstance(item, FileEntry) and size > SMALL_BYTES,
+                    large=isinstance(item, FileEntry) and item.size > SMALL_BYTES,
                 )
             )
         with self._told(f"fetching {key}", objects) as report:
@@ -196,23 +174,26 @@ class BucketStore:
 
     def _take(self, manifest: Manifest, item: FileEntry | Pack, content: bytes | Path) -> str | None:
         """Put what was fetched in its place; what is wrong with it otherwise."""
+        size = content.stat().st_size if isinstance(content, Path) else len(content)
+        if size != item.size:
+            return self._flawed(manifest, f"{item.path} has {size} bytes, the manifest says {item.size}")
+        flaw = f"{item.path} differs from its sha256 in the manifest"
         if isinstance(content, Path):
             assert isinstance(item, FileEntry), "packs are small"
-            taken = self._copies.take(manifest.key, item, content)
-            return None if taken else self._damaged(manifest, item.path)
+            return None if self._copies.take(manifest.key, item, content) else self._flawed(manifest, flaw)
         if isinstance(item, FileEntry):
-            taken = self._copies.put(manifest.key, item, content)
-            return None if taken else self._damaged(manifest, item.path)
+            return None if self._copies.put(manifest.key, item, content) else self._flawed(manifest, flaw)
         try:
             for entry, inner in read_pack(item, content):
                 if not self._copies.put(manifest.key, entry, inner):
-                    return self._damaged(manifest, f"{entry.path} (in {item.path})")
+                    flaw = f"{entry.path} (in {item.path}) differs from its sha256 in the manifest"
+                    return self._flawed(manifest, flaw)
         except ValueError as error:
-            return self._damaged(manifest, f"{item.path} ({error})")
+            return self._flawed(manifest, f"{item.path} is damaged ({error})")
         return None
 
-    def _damaged(self, manifest: Manifest, path: str) -> str:
-        return f"{self.uri}/{manifest.key}: {path} differs from its sha256 in the manifest; {remedy(manifest)}"
+    def _flawed(self, manifest: Manifest, flaw: str) -> str:
+        return f"{self.uri}/{manifest.key}: {flaw}; {remedy(manifest)}"
 
     @contextmanager
     def _told(self, what: str, objects: list[Any], already: int = 0) -> Iterator[Callable[[int], None]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline_common.errors import InputError
 from pipeline_common.s3.client import make_client
-from pipeline_common.s3.failures import error_code, explain_failure
+from pipeline_common.s3.failures import MISSING, error_code, explain_failure
 from pipeline_common.s3.patience import Patience
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Download:
     size: int
     take: Callable[[bytes | Path], str | None]
     """Gets the content, or for a large one the file it was written to; says what is wrong with it, if anything."""
+    absent: str
+    """What to say when there is no such object."""
     partial: Path
     """Where a large one is written first."""
     large: bool
@@ -140,7 +142,12 @@ class Transfers:
 
     def _receive(self, item: Download, manager: Any, report: Report) -> None:
         # Damage on the way is mended by reading again; damage in the bucket is not.
-        flaw = self._receive_once(item, manager, report) and self._receive_once(item, manager, report)
+        try:
+            flaw = self._receive_once(item, manager, report) and self._receive_once(item, manager, report)
+        except Exception as error:
+            if error_code(error) not in MISSING:
+                raise
+            raise InputError(item.absent) from error
         if flaw:
             raise InputError(flaw)
 

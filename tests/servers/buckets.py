@@ -103,17 +103,26 @@ def serve_rclone(folder: Path) -> Iterator[RcloneServer]:
 
 @contextmanager
 def serve_moto() -> Iterator[BucketServer]:
-    """A server in this process that checks signatures and permissions, with one user for all and one limited."""
-    from moto.server import ThreadedMotoServer
+    """A server that checks signatures and permissions, with one user for all and one limited.
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    A process of its own: whether moto checks permissions is one switch for all its servers in a process.
+    """
+    port = free_port()
+    with run_moto(port):
+        yield grant(f"http://127.0.0.1:{port}")
+
+
+@contextmanager
+def run_moto(port: int, *options: str) -> Iterator[None]:
+    """`moto_server` on a port, until the end."""
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port), *options]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        host, port = server.get_host_and_port()
-        endpoint = f"http://{host}:{port}"
-        yield grant(endpoint)
+        wait_for_port(port)
+        yield
     finally:
-        server.stop()
+        server.kill()
+        server.wait()
 
 
 def grant(endpoint: str, verify: str | bool = True) -> BucketServer:

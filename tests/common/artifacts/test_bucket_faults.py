@@ -63,6 +63,7 @@ def test_the_server_is_killed_and_restarted_in_mid_upload(own_rclone, open_bucke
         proxy.once("up", 20 * MIB, crash)
         open_bucket(give_up_after_s=30).publish(tmp_path / "made", manifest)
     timers[0].join()
+    use(own_rclone)
     assert read_tree(open_bucket(cache="another").open(manifest)) == FILES
 
 
@@ -147,6 +148,7 @@ def test_a_publication_cut_short_sends_only_what_is_not_there(own_rclone, open_b
         use(own_rclone, AWS_ENDPOINT_URL_S3=proxy.endpoint)
         open_bucket().publish(tmp_path / "made", manifest)
         assert 5 * MIB < proxy.passed["up"] < 6 * MIB
+    use(own_rclone)
     assert read_tree(open_bucket(cache="another").open(manifest)) == FILES
     assert not (stored / "stray").exists()
 
