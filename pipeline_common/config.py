@@ -161,7 +161,7 @@ class EvaluateConfig(Section):
     )
     resamples: Annotated[int, Field(ge=200)] = 1000
     permutations: Annotated[int, Field(ge=199)] = Field(
-        9999, description="of the labels; the smallest p is 1 / (permutations + 1); swaps are at least as many"
+        4999, description="of the labels; the smallest p is 1 / (permutations + 1); swaps are at least as many"
     )
     batch_tokens: PositiveInt = Field(4096, description="tokens per forward batch; changes speed, not results")
     max_new_tokens: Annotated[int, Field(ge=8)] = 16

@@ -30,7 +30,7 @@ LAYERS: Final = 33
 """Entries of the layer axis: embeddings and 32 layers."""
 WIDTH: Final = 4096
 RESAMPLES: Final = 10_000
-PERMUTATIONS: Final = 9_999
+PERMUTATIONS: Final = 4_999
 AXIOMS: Final = 7
 COST_PROMPTS: Final = (128, 256, 512, 1024, 2048, 4096)
 COST_WIDTHS: Final = (256, 1024, 4096)

@@ -43,7 +43,7 @@ def measure_pair(
     representation: Representation | None = None,
     lam: float = 0.5,
     resamples: int = 1000,
-    permutations: int = 9999,
+    permutations: int = 4999,
     seed: int = 0,
 ) -> tuple[tuple[GeometryScore, ...], Diagnostics]:
     """Score and diagnose base against tuned, reading the activations once.

@@ -86,7 +86,7 @@ def quadratic_forms(products: NDArray[np.floating], vectors: NDArray[np.floating
     multiply = get_blas_funcs("trmm", (upper, vectors))
     # T is upper in rows, and BLAS reads columns first: its transpose from the right of it is the same product.
     multiplied = multiply(2.0, np.asfortranarray(upper), vectors.T).T
-    return np.asarray(np.einsum("bi,bi->b", multiplied, vectors))
+    return np.asarray(np.vecdot(multiplied, vectors))
 
 
 def label_rows(unsafe: Bools) -> tuple[slice | Bools, slice | Bools]:
@@ -120,7 +120,7 @@ def resampled_scatter(gram: Gram, unsafe: Bools, weights: NDArray[np.floating]) 
     c_safe, c_unsafe = weights[:, safe], weights[:, other]
     safe_sq = quadratic_forms(g[safe][:, safe], c_safe).astype(np.float64)
     unsafe_sq = quadratic_forms(g[other][:, other], c_unsafe).astype(np.float64)
-    cross = np.einsum("bi,bi->b", c_safe @ g[safe][:, other], c_unsafe).astype(np.float64)
+    cross = np.vecdot(c_safe @ g[safe][:, other], c_unsafe).astype(np.float64)
     within = weights @ np.diagonal(g) - safe_sq / n_safe - unsafe_sq / n_unsafe
     between_sq = safe_sq / n_safe**2 + unsafe_sq / n_unsafe**2 - 2.0 * cross / (n_safe * n_unsafe)
     require_spread(float(within.min()), unsafe.size, gram.rounding)
