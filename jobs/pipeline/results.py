@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Final
 
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from jobs.pipeline.machine import Failure
 from pipeline_common import provenance
 from pipeline_common.errors import InputError, PipelineError
-from pipeline_common.execution import Workplace, find_finished, prepare_database, reuse, why_not_cached
+from pipeline_common.execution import Workplace, find_finished, finish_run, prepare_database, reuse, why_not_cached
 from pipeline_common.logs import get_logger
 from pipeline_common.manifest import Manifest
 from pipeline_common.stages import Plan, PlannedStage
@@ -74,6 +74,16 @@ class RemoteResults(StoredResults):
         """Remove what earlier attempts at this run left about failures."""
         for name in self.plan.stages:
             self.place.store.delete(failure_key(self.plan.run_id, name))
+
+    def finish(self, seconds: Mapping[str, float], total: float) -> int:
+        """Put the database as one SQLite file into the store, print the verdict; the run's exit code."""
+        from jobs.pipeline.summary import print_summary
+
+        finish_run(self.place)
+        exported = (self.place.output / "centralized.db").read_bytes()
+        key = f"runs/{self.plan.run_id}/centralized.db"
+        self.place.store.put_bytes(key, exported)
+        return print_summary(self.place, self.plan, seconds, total, database=f"{self.place.store.uri}/{key}")
 
     def _find(self, planned: PlannedStage) -> Manifest | None:
         try:

@@ -119,7 +119,9 @@ def test_what_runs_already_is_adopted():
 
 
 def test_the_first_failure_ends_the_run_and_is_recorded():
-    script, seconds, failure = act_out({"train": [Phase.ABSENT, Phase.RUNNING, Phase.FAILED]}, {"environment", "prepare"})
+    script, seconds, failure = act_out(
+        {"train": [Phase.ABSENT, Phase.RUNNING, Phase.FAILED]}, {"environment", "prepare"}
+    )
     assert failure == BROKEN
     assert script.recorded == [BROKEN]
     assert script.started == ["train"]
@@ -127,7 +129,9 @@ def test_the_first_failure_ends_the_run_and_is_recorded():
 
 
 def test_a_job_that_vanishes_is_made_again_but_not_for_ever():
-    script, _, failure = act_out({"train": [Phase.ABSENT, Phase.RUNNING, Phase.ABSENT, Phase.SUCCEEDED]}, set(STAGE_NAMES) - {"train"})
+    script, _, failure = act_out(
+        {"train": [Phase.ABSENT, Phase.RUNNING, Phase.ABSENT, Phase.SUCCEEDED]}, set(STAGE_NAMES) - {"train"}
+    )
     assert failure is None
     assert script.started == ["train", "train"]
     script, _, failure = act_out({}, {"environment", "prepare"})
