@@ -66,7 +66,8 @@ def _observe_active(job: Json, pods: Sequence[Json], events: Sequence[Json]) -> 
         return Observation(Phase.QUEUED, f"queued: {told or 'no pod yet'}{again}")
     pod = active[-1]
     if (pod.get("status") or {}).get("phase") == "Running":
-        return Observation(Phase.RUNNING, f"running on {pod['spec'].get('nodeName', 'a node')}{again}")
+        node = pod["spec"].get("nodeName")
+        return Observation(Phase.RUNNING, f"running{f' on {node}' if node else ''}{again}")
     unscheduled = _condition_of(pod, "PodScheduled", "False")
     if unscheduled is not None:
         message = unscheduled.get("message") or _newest(events, warning=True) or unscheduled.get("reason", "")

@@ -1,0 +1,398 @@
+"""The orchestrator as a process of its own, against a server that speaks the API."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sqlite3
+import time
+
+import pytest
+
+from pipeline_common.stages import STAGE_NAMES
+from tests.pipeline.cluster.running import OWNER, RUN8
+from tests.servers.kubelet import NO_GPU, Step
+from tests.servers.kubernetes_api import Fault
+
+BEFORE_TRAIN = ("environment", "prepare")
+
+
+def wait_for(condition, what: str, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.02)
+
+
+def publish(cluster, stages=BEFORE_TRAIN) -> None:
+    """Earlier stages are finished, so that a test begins where it wants to."""
+    for stage in stages:
+        cluster.publish(stage, {})
+
+
+def test_every_stage_runs_in_order_as_a_job_of_its_template(make_cluster):
+    cluster = make_cluster("train.max_steps=7")
+    order = []
+    make = cluster.api.on_create
+
+    def create(job) -> None:
+        order.append(job["metadata"]["labels"]["alignment-pipeline/stage"])
+        make(job)
+
+    cluster.api.on_create = create
+    done = cluster.run()
+    assert done.returncode == 0, done.stderr
+    assert order == list(STAGE_NAMES)
+    job = cluster.job("train")
+    assert job["metadata"]["ownerReferences"] == [
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "name": "pipeline",
+            "uid": OWNER["metadata"]["uid"],
+            "controller": False,
+            "blockOwnerDeletion": False,
+        }
+    ]
+    labels = {
+        "app.kubernetes.io/name": "alignment-pipeline",
+        "app.kubernetes.io/component": "train",
+        "app.kubernetes.io/managed-by": "pipeline",
+        "alignment-pipeline/run": RUN8,
+        "alignment-pipeline/stage": "train",
+    }
+    assert job["metadata"]["labels"] == labels
+    assert job["spec"]["template"]["metadata"]["labels"] == labels
+    annotations = job["metadata"]["annotations"]
+    assert annotations["alignment-pipeline/run-id"] == cluster.plan.run_id
+    assert annotations["alignment-pipeline/fingerprint"] == cluster.plan.stages["train"].fingerprint
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == [*cluster.arguments, "--run-id", cluster.plan.run_id]
+    assert "Verdict: no damage found" in done.stdout
+    exported = cluster.folder / "bucket" / "runs" / cluster.plan.run_id / "centralized.db"
+    with sqlite3.connect(exported) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_cached_stages_create_no_job(make_cluster):
+    cluster = make_cluster()
+    publish(cluster, [stage for stage in STAGE_NAMES if stage != "evaluate"])
+    done = cluster.run()
+    assert done.returncode == 0, done.stderr
+    assert cluster.stage_jobs() == ["evaluate"]
+    assert re.search(r"^pipeline +cached: train/", done.stderr, re.MULTILINE)
+    assert cluster.stage_row("train")["state"] == "cached"
+
+
+def test_force_runs_what_is_cached(make_cluster):
+    cluster = make_cluster()
+    publish(cluster, STAGE_NAMES)
+    done = cluster.run("--force")
+    assert done.returncode == 0, done.stderr
+    assert cluster.stage_jobs() == list(STAGE_NAMES)
+    assert cluster.job("train")["spec"]["template"]["spec"]["containers"][0]["args"][-1] == "--force"
+
+
+def test_killed_at_every_step_it_adopts_and_finishes(make_cluster):
+    """SIGKILL at the first, second, third ... request of each new process, before or after the server has done it."""
+    cluster = make_cluster(train=[Step("oom"), Step("exit")])
+    kills = 0
+    process = None
+    seen: list[tuple[str, str]] = []
+
+    def watch(request, when) -> None:
+        seen.append((request.verb, request.resource))
+        if when == ("before" if kills % 2 else "after") and seen.count(seen[-1]) and len(seen) >= 2 * (kills + 1) - 1:
+            cluster.api.on_request = lambda _request, _when: None
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+    killed_at = []
+    while True:
+        seen.clear()
+        # Known before the first request: it cannot arrive within the first tenth of a second of an interpreter.
+        process = cluster.start()
+        cluster.api.on_request = watch
+        _, stderr = process.communicate(timeout=120)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, stderr
+        killed_at.append(seen[-1])
+        kills += 1
+        assert kills < 60
+    assert kills >= 8
+    assert {("create", "jobs"), ("list", "jobs"), ("watch", "jobs")} & set(killed_at)
+    assert cluster.stage_jobs() == list(STAGE_NAMES)
+    uids = {job["metadata"]["uid"] for job in cluster.api.objects["jobs"].values()}
+    assert len(uids) == 1 + len(STAGE_NAMES), "each stage had one Job for all of these orchestrators"
+
+
+@pytest.mark.parametrize(
+    ("steps", "code", "state", "told"),
+    [
+        ([Step("exit", 1, log=("lost the server",))] * 3, 1, "failed", "exit code 1 (unexpected or transient"),
+        ([Step("exit", 2, log=("no such key",))], 2, "failed", "exit code 2 (configuration or usage"),
+        ([Step("exit", 3, log=("rows are missing",))], 3, "failed", "exit code 3 (an input is missing"),
+        ([Step("oom", log=("step 12",))] * 3, 137, "failed", "ran out of memory (OOMKilled, exit code 137)"),
+        ([Step("exit", 143, log=("saved",))] * 3, 143, "stopped", "stopped with its state saved"),
+        ([Step("unschedulable"), Step("deadline")], None, "failed", "DeadlineExceeded: activeDeadlineSeconds 3600"),
+    ],
+    ids=["code 1", "code 2", "code 3", "out of memory", "stopped", "deadline"],
+)
+def test_a_failed_stage_ends_the_run_with_its_reason_in_every_place(make_cluster, steps, code, state, told):
+    cluster = make_cluster(train=steps)
+    publish(cluster)
+    done = cluster.run()
+    assert done.returncode == 3, done.stderr
+    assert cluster.stage_jobs() == ["train"]
+    assert told in done.stderr.splitlines()[-1]
+    row = cluster.stage_row("train")
+    assert (row["state"], row["exit_code"]) == (state, code)
+    assert told in row["message"]
+    kept = cluster.failure("train")
+    assert told in kept["reason"]
+    assert kept["exit_code"] == code
+    assert kept["attempts"] == max(1, len([step for step in steps if step.kind in {"exit", "oom"}]))
+    if steps[0].log:
+        assert kept["log"] == list(steps[0].log)
+        assert kept["message"] == steps[0].log[0]
+        assert f"  | {steps[0].log[0]}" in done.stderr
+
+
+def test_a_mended_run_forgets_the_failure(make_cluster):
+    cluster = make_cluster(train=[Step("exit", 3)])
+    publish(cluster)
+    assert cluster.run().returncode == 3
+    cluster.scripts["train"] = []
+    again = cluster.run(PIPELINE_JOB_UID="ffff0000-1111-4222-8333-444455556666")
+    assert again.returncode == 0, again.stderr
+    assert cluster.store.get_bytes(f"runs/{cluster.plan.run_id}/failures/train.json") is None
+
+
+def test_what_passes_is_waited_for_and_explained(make_cluster):
+    cluster = make_cluster(
+        train=[
+            Step("suspended", seconds=0.5),
+            Step("quota", seconds=5),
+            Step("unschedulable", seconds=0.5),
+            Step("secret", seconds=0.5),
+            Step("image", seconds=5),
+            Step("evicted", log=("checkpoint saved",)),
+            Step("exit", seconds=0.5),
+        ]
+    )
+    publish(cluster)
+    done = cluster.run()
+    assert done.returncode == 0, done.stderr
+    for told in (
+        "train: queued: the Job is suspended until there is quota for it",
+        "train: queued: FailedCreate: Error creating: pods is forbidden: exceeded quota: gpus",
+        f"train: queued: {NO_GPU}",
+        'waiting: the image cannot be pulled (ImagePullBackOff: Back-off pulling image "nowhere/train:missing")',
+    ):
+        assert told in done.stderr
+    assert cluster.stage_jobs() == ["train", "evaluate", "analyze"]
+
+
+def test_a_gated_verdict_is_the_exit_code(make_cluster):
+    cluster = make_cluster(analyze=[Step("exit", 4)])
+    cluster.exit_code = 4
+    publish(cluster, STAGE_NAMES[:-1])
+    done = cluster.run()
+    assert done.returncode == 4, done.stderr
+    assert "Verdict:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault("watch", "jobs", "gone-event", times=2), Fault("watch", "jobs", 410)],
+        [Fault("watch", "jobs", "cut", times=3)],
+        [Fault("watch", "jobs", "end", times=4)],
+        [Fault("list", "jobs", "drop", times=2), Fault("watch", "jobs", "drop"), Fault("list", "pods", "drop")],
+        [Fault("create", "jobs", "drop"), Fault("create", "jobs", "drop-after", times=2)],
+        [Fault("list", "jobs", 503, times=2), Fault("get", "cronjobs", 500), Fault("create", "jobs", 504)],
+        [Fault("list", "jobs", 429, headers={"Retry-After": "1"}), Fault("create", "jobs", 429)],
+        [Fault("list", "jobs", "slow", seconds=1.5), Fault("watch", "jobs", "slow", seconds=1.5)],
+    ],
+    ids=["410", "cut", "closed at once", "dropped", "create dropped", "5xx", "429", "slow"],
+)
+def test_a_troubled_api_server_changes_nothing(make_cluster, faults):
+    cluster = make_cluster(train=[Step("exit", seconds=0.5)])
+    publish(cluster, ["environment"])
+    cluster.api.faults = faults
+    done = cluster.run()
+    assert done.returncode == 0, done.stderr
+    assert cluster.stage_jobs() == ["prepare", "train", "evaluate", "analyze"]
+    assert [fault.times for fault in faults] == [0] * len(faults), "every fault has happened"
+    assert "Traceback" not in done.stderr
+
+
+def test_history_that_is_compacted_during_a_wait_is_listed_again(make_cluster):
+    cluster = make_cluster(train=[Step("exit", seconds=6)])
+    publish(cluster)
+    process = cluster.start()
+    wait_for(lambda: cluster.api.count("watch", "jobs") >= 2, "a watch")
+    cluster.api.compact()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+
+
+def test_a_lost_connection_is_noticed_by_the_clients_own_clock(make_cluster):
+    """The first watch hangs for longer than it was asked for; the Job ends meanwhile and is found by a list."""
+    cluster = make_cluster(train=[Step("exit", seconds=0.2)])
+    publish(cluster, [stage for stage in STAGE_NAMES if stage != "train"])
+    cluster.api.faults = [Fault("watch", "jobs", "slow", seconds=30)]
+    began = time.monotonic()
+    done = cluster.run()
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 25
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "told"),
+    [
+        (("list", "jobs"), "list jobs in namespace alignment is refused (403)"),
+        (("get", "cronjobs"), "get cronjobs in namespace alignment is refused (403)"),
+        (("create", "jobs"), "create jobs in namespace alignment is refused (403)"),
+        (("watch", "jobs"), "watch jobs in namespace alignment is refused (403)"),
+        (("list", "pods"), "list pods in namespace alignment is refused (403)"),
+    ],
+)
+def test_a_missing_right_is_named_with_its_remedy(make_cluster, forbidden, told):
+    cluster = make_cluster(train=[Step("hang")])
+    publish(cluster)
+    cluster.api.forbidden = {forbidden}
+    done = cluster.run()
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr
+    assert "Role and RoleBinding `pipeline`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_credentials_are_explained(make_cluster):
+    cluster = make_cluster()
+    cluster.api.write_kubeconfig(cluster.kubeconfig, token="stale")
+    done = cluster.run()
+    assert done.returncode == 2
+    assert "does not accept the credentials of made (401)" in done.stderr
+
+
+def test_a_wrong_configuration_is_refused_before_any_request(make_cluster):
+    cluster = make_cluster()
+    done = cluster.run("train.learning_rate=-1")
+    assert done.returncode == 2
+    assert "train.learning_rate" in done.stderr
+    assert cluster.api.requests == []
+
+
+@pytest.mark.parametrize("missing", ["ARTIFACTS_URI", "DATABASE_URL", "PIPELINE_JOB_UID"])
+def test_a_missing_secret_or_owner_is_named(make_cluster, missing):
+    cluster = make_cluster()
+    done = cluster.run(**{missing: ""})
+    assert done.returncode == 2
+    assert missing in done.stderr
+    assert cluster.api.requests == []
+
+
+def test_sigterm_leaves_the_stage_running_and_the_next_process_adopts_it(make_cluster):
+    cluster = make_cluster(train=[Step("exit", seconds=4)])
+    publish(cluster)
+    first = cluster.start()
+    wait_for(lambda: cluster.stage_jobs() == ["train"], "the train Job")
+    wait_for(lambda: cluster.api.count("watch", "jobs") >= 1, "a watch")
+    first.terminate()
+    _, stderr = first.communicate(timeout=30)
+    assert first.returncode == 143, stderr
+    uid = cluster.job("train")["metadata"]["uid"]
+    second = cluster.run()
+    assert second.returncode == 0, second.stderr
+    assert f"train: Job train-{RUN8} is adopted" in second.stderr
+    assert cluster.job("train")["metadata"]["uid"] == uid
+
+
+def test_deleting_the_pipelines_job_cancels_its_stages(make_cluster):
+    cluster = make_cluster(train=[Step("hang")])
+    publish(cluster)
+    process = cluster.start()
+    wait_for(lambda: cluster.stage_jobs() == ["train"], "the train Job")
+    process.terminate()
+    process.communicate(timeout=30)
+    cluster.api.remove("jobs", "pipeline")
+    assert cluster.api.jobs() == []
+    assert cluster.api.objects["pods"] == {}
+
+
+def test_a_job_deleted_by_hand_is_made_again(make_cluster):
+    cluster = make_cluster(train=[Step("exit", seconds=2)])
+    publish(cluster)
+    process = cluster.start()
+    wait_for(lambda: cluster.stage_jobs() == ["train"], "the train Job")
+    wait_for(lambda: cluster.api.count("watch", "jobs") >= 2, "a watch")
+    cluster.api.remove("jobs", f"train-{RUN8}")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert stderr.count(f"train: Job train-{RUN8} created") == 2
+
+
+def test_a_second_pipeline_of_the_same_run_is_refused(make_cluster):
+    cluster = make_cluster(train=[Step("hang")])
+    publish(cluster)
+    first = cluster.start()
+    wait_for(lambda: cluster.stage_jobs() == ["train"], "the train Job")
+    second = cluster.run(PIPELINE_JOB_UID="ffff0000-1111-4222-8333-444455556666", PIPELINE_JOB_NAME="pipeline-second")
+    first.terminate()
+    first.communicate(timeout=30)
+    assert second.returncode == 3
+    assert (
+        f"run {cluster.plan.run_id} is being made already: Job train-{RUN8}, which belongs to pipeline" in second.stderr
+    )
+
+
+def test_two_runs_of_different_settings_go_side_by_side(make_cluster):
+    cluster = make_cluster(train=[Step("exit", seconds=1)])
+    other = ("PIPELINE_JOB_UID", "ffff0000-1111-4222-8333-444455556666")
+    publish(cluster)
+    first, second = cluster.start(), cluster.start("--run-id", "another", **dict([other]))
+    for process in (first, second):
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+    assert {f"analyze-{RUN8}", "analyze-ffff0000"} <= set(cluster.api.jobs()) | {f"analyze-{RUN8}", "analyze-ffff0000"}
+
+
+def test_a_job_of_somebody_else_under_our_name_is_not_touched(make_cluster):
+    cluster = make_cluster()
+    publish(cluster)
+    stranger = {
+        "metadata": {"name": f"train-{RUN8}", "labels": {"alignment-pipeline/stage": "train"}},
+        "spec": {"template": {"metadata": {"labels": {}}, "spec": {}}},
+        "status": {},
+    }
+    cluster.api.put("jobs", json.loads(json.dumps(stranger)))
+    done = cluster.run()
+    assert done.returncode == 3
+    assert f"Job train-{RUN8} has this run's name, but was not made by Job pipeline" in done.stderr
+    assert f"train-{RUN8}" in cluster.api.jobs()
+
+
+def test_a_missing_template_is_named(make_cluster):
+    cluster = make_cluster()
+    publish(cluster)
+    cluster.api.remove("cronjobs", "train")
+    done = cluster.run()
+    assert done.returncode == 3
+    assert "namespace alignment has no CronJob 'train'" in done.stderr
+
+
+def test_a_stage_that_saw_other_settings_is_found_out(make_cluster):
+    """The stage ends well, but its artifact is another: the message names the field that differs."""
+    cluster = make_cluster()
+    publish(cluster)
+    elsewhere = type(cluster)(cluster.api, cluster.folder, {}, ("train.max_steps=9",))
+    cluster.publish = elsewhere.publish
+    cluster.kubelet.publish = elsewhere.publish
+    done = cluster.run()
+    assert done.returncode == 3, done.stderr
+    assert "train it ended well, but left no train/" in done.stderr
+    assert "train.max_steps: 9 -> 60" in done.stderr
