@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from jobs.pipeline.cluster.templates import STAGE_CONTAINER, condition
+from jobs.pipeline.cluster.templates import PIPELINE_CONTAINER, STAGE_CONTAINER, condition
 from jobs.pipeline.machine import Failure, Observation, Phase, meaning
 
 Json = Mapping[str, Any]
@@ -172,7 +172,7 @@ def seconds_since(moment: str, now: datetime) -> float:
 
 def _terminated(pod: Json) -> Json | None:
     for container in (pod.get("status") or {}).get("containerStatuses", []):
-        if container["name"] == STAGE_CONTAINER:
+        if container["name"] in {STAGE_CONTAINER, PIPELINE_CONTAINER}:
             state = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
             return state if state else None
     return None

@@ -25,7 +25,7 @@ from jobs.pipeline.cluster.templates import (
     stage_job_name,
 )
 from jobs.pipeline.machine import Failure, Observation, Phase
-from pipeline_common.errors import InputError
+from pipeline_common.errors import ConfigError, InputError
 from pipeline_common.logs import get_logger
 from pipeline_common.stages import PlannedStage
 
@@ -113,6 +113,7 @@ class KubernetesRunner:
             _log.info("%s: Job %s is adopted", stage, job["metadata"]["name"])
         if seen.waiting and (known is None or known[1].why != seen.why):
             _log.info("%s: %s", stage, seen.why)
+            self._windows.pop(stage, None)
         attempts = int(((job or {}).get("status") or {}).get("failed") or 0)
         self._last[stage] = (attempts, seen)
         return seen
@@ -139,7 +140,7 @@ class KubernetesRunner:
         """The Job when it has changed, or as it is after a while."""
         self._before_waiting()
         name = stage_job_name(stage, self._owner.run8)
-        # Short at first, when most happens and when a person may be looking.
+        # Short after a change, when most happens and when a person may be looking.
         window = self._windows.get(stage, _FIRST_WATCH_S)
         began = time.monotonic()
         try:
@@ -196,11 +197,15 @@ class KubernetesRunner:
             blocked = blocked_by(pod)
             if blocked is None or seconds_since(pod["metadata"]["creationTimestamp"], now) < self._give_up_after_s:
                 continue
-            self._api.delete("jobs", job["metadata"]["name"])
             reason = (
                 f"could not start within {self._give_up_after_s:.0f} s: {BLOCKING[blocked[0]]} "
                 f"({blocked[0]}: {blocked[1]}); its Job was deleted"
             )
+            try:
+                # A pod that cannot start holds its GPU all the same.
+                self._api.delete("jobs", job["metadata"]["name"])
+            except ConfigError as error:
+                reason = f"{reason.removesuffix('its Job was deleted')}delete its Job yourself, for {error}"
             failure = Failure(
                 stage, reason, condition=blocked[0], job=job["metadata"]["name"], pod=pod["metadata"]["name"]
             )

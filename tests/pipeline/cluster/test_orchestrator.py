@@ -177,7 +177,7 @@ def test_what_passes_is_waited_for_and_explained(make_cluster):
             Step("quota", seconds=5),
             Step("unschedulable", seconds=0.5),
             Step("secret", seconds=0.5),
-            Step("image", seconds=5),
+            Step("image", seconds=6),
             Step("evicted", log=("checkpoint saved",)),
             Step("exit", seconds=0.5),
         ]
