@@ -1,13 +1,18 @@
 # Every target is a line you could type yourself. `make help` lists them.
 PROFILE ?= tiny
 STAGE ?=
+RUN ?=
 ARGS ?=
+GPU ?=
 PYTHON ?= python3
 venv := venv_FntngEval
 py := $(venv)/bin/python
+cluster := $(py) -m jobs.pipeline.cluster
+# On a cluster the templates name the configuration, unless the command does.
+given := $(if $(filter file,$(origin PROFILE)),,--config $(PROFILE)) $(if $(RUN),--run-id $(RUN)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run explain test check bench calibrate lock clean
+.PHONY: help setup run explain job pipeline status logs cancel kind-up kind-load kind-down test check bench calibrate lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -21,6 +26,30 @@ run: setup ## run the pipeline, or one STAGE of it
 
 explain: setup ## say why each stage is cached or would run
 	@$(py) -m jobs.pipeline --config $(PROFILE) $(ARGS) --explain
+
+job: setup ## run one STAGE as a Job on the current Kubernetes context, follow its log, end with its exit code
+	@$(cluster) job --stage "$(STAGE)" $(given)
+
+pipeline: setup ## start a new run on the cluster
+	@$(cluster) pipeline $(given)
+
+status: setup ## runs, their stages, what they wait for, what is cached: of this machine and of the cluster
+	@$(cluster) status $(given)
+
+logs: setup ## follow the newest Job of a STAGE, or of the pipeline
+	@$(cluster) logs --stage "$(STAGE)"
+
+cancel: setup ## delete unfinished pipelines with their stages (RUN= one of them), or single Jobs of a STAGE
+	@$(cluster) cancel --stage "$(STAGE)" $(if $(RUN),--run-id $(RUN))
+
+kind-up: ## make a cluster on this machine with kind; GPU=1 gives it the NVIDIA GPUs
+	@GPU="$(GPU)" docker/kind/kind.sh up
+
+kind-load: ## copy the images of `make images` into it
+	@TAG="$(TAG)" docker/kind/kind.sh load
+
+kind-down: ## remove it
+	@docker/kind/kind.sh down
 
 test: setup ## run the tests, real servers included
 	@$(py) -m pytest

@@ -80,7 +80,13 @@ class Kubelet:
         self.scripts = scripts
         self.publish = publish
         self.ended_at: dict[str, float] = {}
-        api.on_create = lambda job: threading.Thread(target=self._play, args=(job,), daemon=True).start()
+        self.made = 0
+        api.on_create = self.start
+
+    def start(self, job: Mapping[str, Any]) -> None:
+        """Act out a Job."""
+        self.made += 1
+        threading.Thread(target=self._play, args=(job,), daemon=True).start()
 
     def _play(self, job: Mapping[str, Any]) -> None:
         stage = job["metadata"]["labels"].get("alignment-pipeline/stage", "pipeline")
@@ -128,7 +134,10 @@ class Kubelet:
             {
                 "metadata": {
                     "name": name,
-                    "labels": dict(job["spec"]["template"]["metadata"]["labels"]),
+                    "labels": {
+                        **job["spec"]["template"]["metadata"]["labels"],
+                        "batch.kubernetes.io/job-name": job["metadata"]["name"],
+                    },
                     "ownerReferences": [{"uid": job["metadata"]["uid"], "name": job["metadata"]["name"]}],
                     # Seconds alone would leave pods of one second without an order.
                     "creationTimestamp": datetime.now(UTC).isoformat(),

@@ -64,7 +64,9 @@ def _stage(arguments: argparse.Namespace, *, needed: bool = False) -> str | None
 
 def _print_status(arguments: argparse.Namespace) -> int:
     """The cluster, if there is one, and the results this machine can see."""
+    import os
     import sys
+    from pathlib import Path
 
     from jobs.pipeline.cluster.commands import open_cluster, print_cluster_status
     from jobs.pipeline.status import print_status
@@ -80,6 +82,11 @@ def _print_status(arguments: argparse.Namespace) -> int:
     except (ConfigError, TransientError) as error:
         # Most runs are local: that there is no cluster is an answer here, and not a failure.
         sys.stdout.write(f"Cluster: {error}\n")
+    stores = ("ARTIFACTS_URI", "DATABASE_URL")
+    if not Path(config.runtime.output_dir).exists() and not any(os.environ.get(name) for name in stores):
+        # Opening them would make them.
+        sys.stdout.write(f"Results: none yet in {config.runtime.output_dir}/\n")
+        return 0
     print_status(open_workplace(config), plan)
     return 0
 

@@ -102,10 +102,12 @@ def run_stage_job(
         raise
 
 
-def start_pipeline(config: str | None, overrides: Sequence[str], run_id: str | None, *, force: bool) -> int:
+def start_pipeline(
+    config: str | None, overrides: Sequence[str], run_id: str | None, *, force: bool, manifest: Path = MANIFEST
+) -> int:
     """Create another pipeline Job from `k8s/pipeline.yaml`: a new run beside those that are there."""
     load_config(config or _FULL_PROFILE, overrides)
-    template = _pipeline_template(MANIFEST)
+    template = _pipeline_template(manifest)
     api = open_cluster("make run")
     extra = [*(["--config", config] if config else []), *overrides]
     extra += [*(["--run-id", run_id] if run_id else []), *(["--force"] if force else [])]
@@ -192,7 +194,7 @@ def _by_run(jobs: Sequence[Json]) -> dict[str, list[Json]]:
     """Jobs by the eight characters of their run, newest run first."""
     runs: dict[str, list[Json]] = {}
     for job in reversed(by_age(jobs)):
-        runs.setdefault(_run8(job), []).append(dict(job))
+        runs.setdefault(_run8(dict(job)), []).append(dict(job))
     return runs
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from jobs.pipeline.cluster.api import ClusterApi
@@ -55,7 +55,7 @@ def container_of(job: dict[str, Any]) -> str:
 
 def _follow_pod(
     api: ClusterApi,
-    pod: dict[str, Any],
+    pod: Mapping[str, Any],
     container: str,
     followed: dict[str, str],
     write: Callable[[str], object] = sys.stdout.write,

@@ -44,15 +44,18 @@ class Cluster:
         self.database = Database(f"sqlite:///{self.folder}/results.db", 10)
         self.arguments = ("--config", "tiny", f"runtime.output_dir={self.output}", *self.overrides)
         self.plan: Plan = plan_run(load_config("tiny", self.arguments[2:]))
+        self.other_plans: list[Plan] = []
         for stage in STAGE_NAMES:
             self.api.put("cronjobs", stage_template(stage))
         self.api.put("jobs", json.loads(json.dumps(OWNER)))
         self.kubelet = Kubelet(self.api, self.scripts, self.publish)
 
-    def publish(self, stage: str, _job: Mapping[str, Any]) -> None:
-        """Leave an artifact as the stage would."""
-        planned = self.plan.stages[stage]
-        files = self.folder / "made" / stage
+    def publish(self, stage: str, job: Mapping[str, Any]) -> None:
+        """Leave an artifact as the stage would: the one its Job asks for."""
+        asked = job.get("metadata", {}).get("annotations", {}).get("alignment-pipeline/fingerprint")
+        known = [plan.stages[stage] for plan in (self.plan, *self.other_plans)]
+        planned = next((found for found in known if found.fingerprint == asked), known[0])
+        files = self.folder / "made" / planned.key
         files.mkdir(parents=True, exist_ok=True)
         (files / "content.txt").write_text(stage)
         if stage == "environment":
@@ -107,6 +110,11 @@ class Cluster:
 
     def job(self, stage: str) -> dict[str, Any]:
         return self.api.objects["jobs"][f"{stage}-{RUN8}"]
+
+    @property
+    def made(self) -> int:
+        """Jobs that were ever created."""
+        return self.kubelet.made
 
     def _made_jobs(self) -> list[dict[str, Any]]:
         return [item for item in self.api.objects["jobs"].values() if item["metadata"]["name"] != "pipeline"]

@@ -9,9 +9,12 @@ import sqlite3
 import time
 
 import pytest
+import sqlalchemy as sa
 
-from pipeline_common.stages import STAGE_NAMES
-from tests.pipeline.cluster.running import OWNER, RUN8
+from pipeline_common.config import load_config
+from pipeline_common.stages import STAGE_NAMES, plan_run
+from pipeline_common.tables import TABLES
+from tests.pipeline.cluster.running import OWNER, RUN8, Cluster
 from tests.servers.kubelet import NO_GPU, Step
 from tests.servers.kubernetes_api import Fault
 
@@ -34,13 +37,13 @@ def publish(cluster, stages=BEFORE_TRAIN) -> None:
 def test_every_stage_runs_in_order_as_a_job_of_its_template(make_cluster):
     cluster = make_cluster("train.max_steps=7")
     order = []
-    make = cluster.api.on_create
+    start = cluster.api.on_create
 
-    def create(job) -> None:
+    def note(job) -> None:
         order.append(job["metadata"]["labels"]["alignment-pipeline/stage"])
-        make(job)
+        start(job)
 
-    cluster.api.on_create = create
+    cluster.api.on_create = note
     done = cluster.run()
     assert done.returncode == 0, done.stderr
     assert order == list(STAGE_NAMES)
@@ -95,37 +98,59 @@ def test_force_runs_what_is_cached(make_cluster):
 
 
 def test_killed_at_every_step_it_adopts_and_finishes(make_cluster):
-    """SIGKILL at the first, second, third ... request of each new process, before or after the server has done it."""
+    """SIGKILL of the n-th process at its (2n+1)-th request: before the server does it, or after it without its answer."""
     cluster = make_cluster(train=[Step("oom"), Step("exit")])
-    kills = 0
-    process = None
-    seen: list[tuple[str, str]] = []
-
-    def watch(request, when) -> None:
-        seen.append((request.verb, request.resource))
-        if when == ("before" if kills % 2 else "after") and seen.count(seen[-1]) and len(seen) >= 2 * (kills + 1) - 1:
-            cluster.api.on_request = lambda _request, _when: None
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-
-    killed_at = []
+    killed_at: list[tuple[str, str, str]] = []
     while True:
-        seen.clear()
-        # Known before the first request: it cannot arrive within the first tenth of a second of an interpreter.
         process = cluster.start()
-        cluster.api.on_request = watch
+        strike = Strike(process, at=2 * len(killed_at) + 1, when=("before", "after")[len(killed_at) % 2])
+        # In time: an interpreter needs longer than this for its first request.
+        cluster.api.on_request = strike
         _, stderr = process.communicate(timeout=120)
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, stderr
-        killed_at.append(seen[-1])
-        kills += 1
-        assert kills < 60
-    assert kills >= 8
-    assert {("create", "jobs"), ("list", "jobs"), ("watch", "jobs")} & set(killed_at)
+        assert strike.struck is not None
+        killed_at.append(strike.struck)
+        assert len(killed_at) < 40
+    assert len(killed_at) >= 6
     assert cluster.stage_jobs() == list(STAGE_NAMES)
-    uids = {job["metadata"]["uid"] for job in cluster.api.objects["jobs"].values()}
-    assert len(uids) == 1 + len(STAGE_NAMES), "each stage had one Job for all of these orchestrators"
+    assert cluster.made == 5, "each stage had one Job for all of these orchestrators"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("stage", STAGE_NAMES)
+def test_killed_while_a_job_is_being_created_it_makes_exactly_one(make_cluster, stage, when):
+    cluster = make_cluster()
+    publish(cluster, STAGE_NAMES[: STAGE_NAMES.index(stage)])
+    first = cluster.start()
+    strike = Strike(first, at=1, when=when, verb="create")
+    cluster.api.on_request = strike
+    first.communicate(timeout=60)
+    assert strike.struck == ("create", "jobs", when)
+    cluster.api.on_request = lambda _request, _when: None
+    second = cluster.run()
+    assert second.returncode == 0, second.stderr
+    assert cluster.stage_jobs() == list(STAGE_NAMES[STAGE_NAMES.index(stage) :])
+    assert cluster.made == len(cluster.stage_jobs())
+
+
+class Strike:
+    """Kills a process at one of its requests, once."""
+
+    def __init__(self, process, *, at: int, when: str, verb: str | None = None) -> None:
+        self.process, self.at, self.when, self.verb = process, at, when, verb
+        self.count = 0
+        self.struck: tuple[str, str, str] | None = None
+
+    def __call__(self, request, when) -> None:
+        if when != self.when or (self.verb and request.verb != self.verb) or self.struck:
+            return
+        self.count += 1
+        if self.count == self.at:
+            self.struck = (request.verb, request.resource, when)
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
 
 
 @pytest.mark.parametrize(
@@ -352,13 +377,19 @@ def test_a_second_pipeline_of_the_same_run_is_refused(make_cluster):
 
 def test_two_runs_of_different_settings_go_side_by_side(make_cluster):
     cluster = make_cluster(train=[Step("exit", seconds=1)])
-    other = ("PIPELINE_JOB_UID", "ffff0000-1111-4222-8333-444455556666")
+    changed = "evaluate.max_new_tokens=12"
+    cluster.other_plans = [plan_run(load_config("tiny", [*cluster.arguments[2:], changed]))]
     publish(cluster)
-    first, second = cluster.start(), cluster.start("--run-id", "another", **dict([other]))
-    for process in (first, second):
+    second_uid = "ffff0000-1111-4222-8333-444455556666"
+    running = [cluster.start(), cluster.start(changed, PIPELINE_JOB_UID=second_uid)]
+    for process in running:
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 0, stderr
-    assert {f"analyze-{RUN8}", "analyze-ffff0000"} <= set(cluster.api.jobs()) | {f"analyze-{RUN8}", "analyze-ffff0000"}
+    assert {f"{stage}-{run}" for stage in ("evaluate", "analyze") for run in (RUN8, "ffff0000")} <= set(
+        cluster.api.jobs()
+    )
+    runs = {row["run_id"] for row in cluster.database.select(sa.select(TABLES["experiments"]))}
+    assert runs == {cluster.plan.run_id, cluster.other_plans[0].run_id}
 
 
 def test_a_job_of_somebody_else_under_our_name_is_not_touched(make_cluster):
@@ -389,10 +420,10 @@ def test_a_stage_that_saw_other_settings_is_found_out(make_cluster):
     """The stage ends well, but its artifact is another: the message names the field that differs."""
     cluster = make_cluster()
     publish(cluster)
-    elsewhere = type(cluster)(cluster.api, cluster.folder, {}, ("train.max_steps=9",))
-    cluster.publish = elsewhere.publish
-    cluster.kubelet.publish = elsewhere.publish
+    elsewhere = Cluster(cluster.api, cluster.folder, {}, ("train.max_steps=9",))
+    cluster.kubelet.publish = lambda stage, _job: elsewhere.publish(stage, {})
+    cluster.api.on_create = cluster.kubelet.start
     done = cluster.run()
     assert done.returncode == 3, done.stderr
-    assert "train it ended well, but left no train/" in done.stderr
+    assert "it ended well, but left no train/" in done.stderr
     assert "train.max_steps: 9 -> 60" in done.stderr
