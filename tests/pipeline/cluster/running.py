@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,24 @@ from pipeline_common.tables import TABLES
 from tests.servers.kubelet import Kubelet, Step, stage_template
 from tests.servers.kubernetes_api import KubernetesApi
 
-OWNER = {"metadata": {"name": "pipeline", "uid": "0123abcd-4444-4444-8888-123456789abc"}, "spec": {}, "status": {}}
+OWNER = {
+    "metadata": {
+        "name": "pipeline",
+        "uid": "0123abcd-4444-4444-8888-123456789abc",
+        "labels": {"app.kubernetes.io/name": "alignment-pipeline", "app.kubernetes.io/component": "pipeline"},
+    },
+    "spec": {},
+    "status": {},
+}
 RUN8 = "0123abcd"
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
+    """Until it is so, or the test has failed."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.05)
 
 
 @dataclass

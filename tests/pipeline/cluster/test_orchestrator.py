@@ -14,18 +14,11 @@ import sqlalchemy as sa
 from pipeline_common.config import load_config
 from pipeline_common.stages import STAGE_NAMES, plan_run
 from pipeline_common.tables import TABLES
-from tests.pipeline.cluster.running import OWNER, RUN8, Cluster
+from tests.pipeline.cluster.running import OWNER, RUN8, Cluster, wait_for
 from tests.servers.kubelet import NO_GPU, Step
 from tests.servers.kubernetes_api import Fault
 
 BEFORE_TRAIN = ("environment", "prepare")
-
-
-def wait_for(condition, what: str, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.02)
 
 
 def publish(cluster, stages=BEFORE_TRAIN) -> None:
@@ -98,7 +91,7 @@ def test_force_runs_what_is_cached(make_cluster):
 
 
 def test_killed_at_every_step_it_adopts_and_finishes(make_cluster):
-    """SIGKILL of the n-th process at its (2n+1)-th request: before the server does it, or after it without its answer."""
+    """SIGKILL of the n-th process at its (2n+1)-th request: before the server has done it, or before its answer."""
     cluster = make_cluster(train=[Step("oom"), Step("exit")])
     killed_at: list[tuple[str, str, str]] = []
     while True:
