@@ -1,6 +1,6 @@
 """make bench: time the commands people wait for, as whole processes, and print a Markdown table.
 
-python -m tests.benchmarks [--only help,run,prepare,metric]
+python -m tests.benchmarks [--only help,run,prepare,metric,orchestrator]
 """
 
 from __future__ import annotations
@@ -90,9 +90,24 @@ def bench_metric() -> list[Timing]:
     return scores.bench()
 
 
+def bench_orchestrator() -> list[Timing]:
+    """The orchestrator while it waits, and between two Jobs; it has other figures, and a table of its own."""
+    from tests.benchmarks import bench_orchestrator as waiting
+
+    waiting.print_figures(waiting.bench())
+    print()
+    return []
+
+
 def main() -> None:
     """Run the groups asked for and print the table."""
-    groups = {"help": bench_help, "run": bench_run, "prepare": bench_prepare, "metric": bench_metric}
+    groups = {
+        "help": bench_help,
+        "run": bench_run,
+        "prepare": bench_prepare,
+        "metric": bench_metric,
+        "orchestrator": bench_orchestrator,
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(groups), help="groups to run, joined by commas")
     wanted = parser.parse_args().only.split(",")
@@ -103,8 +118,9 @@ def main() -> None:
         end="",
     )
     print(f"torch {installed_version('torch')}, {os.cpu_count()} cores, {platform.machine()}.\n")
-    print("| command | wall s | CPU s | peak MiB | at most |\n| --- | --- | --- | --- | --- |")
-    print("\n".join(timing.row() for timing in timings))
+    if timings:
+        print("| command | wall s | CPU s | peak MiB | at most |\n| --- | --- | --- | --- | --- |")
+        print("\n".join(timing.row() for timing in timings))
 
 
 if __name__ == "__main__":

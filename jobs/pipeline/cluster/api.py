@@ -78,8 +78,10 @@ def connect(namespace: str | None = None) -> Connection:
             load_incluster_config(client_configuration=settings)
             name = "in-cluster"
         else:
-            _, active = kube_config.list_kube_config_contexts()
-            kube_config.load_kube_config(client_configuration=settings)
+            # The library reads KUBECONFIG when it is imported, and never again.
+            files = os.environ.get("KUBECONFIG") or "~/.kube/config"
+            _, active = kube_config.list_kube_config_contexts(files)
+            kube_config.load_kube_config(files, client_configuration=settings)
             name = active["name"]
     except (ConfigException, KeyError, TypeError) as error:
         raise ConfigError(
