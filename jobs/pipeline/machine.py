@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, Protocol
 
+from pipeline_common.errors import PipelineError
 from pipeline_common.logs import get_logger
 from pipeline_common.stages import Plan, PlannedStage
 
 EXIT_GATE: Final = 4
 # A Job that something else deletes is made again, but not for ever.
 MAX_STARTS: Final = 3
+LOG_LINES: Final = 50
 _log = get_logger(__name__)
 
 _MEANINGS: Final[Mapping[int, str]] = {
@@ -38,6 +40,8 @@ class Phase(StrEnum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    STUCK = "stuck"
+    """It cannot start, and waiting does not help."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ def decide(seen: Observation, *, artifact: bool, force: bool, starts: int = 0) -
     if seen.phase is Phase.FAILED:
         gated = seen.failure is not None and seen.failure.exit_code == EXIT_GATE
         return Action.ACCEPT if gated and artifact else Action.FAIL
+    if seen.phase is Phase.STUCK:
+        return Action.FAIL
     if artifact and (starts > 0 or not force):
         return Action.REUSE
     return Action.START if starts < MAX_STARTS else Action.FAIL
@@ -173,17 +179,28 @@ def _run_stage(planned: PlannedStage, runner: Runner, results: Results, *, force
         if action in {Action.ACCEPT, Action.REUSE}:
             return None
         if action is Action.FAIL:
-            return _failure(planned, seen, results)
+            return _end_failed(planned, seen, runner, results)
         if action is Action.START:
             runner.start(planned)
             starts += 1
         seen = runner.observe(planned, wait=True)
 
 
-def _failure(planned: PlannedStage, seen: Observation, results: Results) -> Failure:
+def _end_failed(planned: PlannedStage, seen: Observation, runner: Runner, results: Results) -> Failure:
+    """The failure with the stage's last lines; a stage that is stuck is ended."""
+    failure = seen.failure or _unseen_failure(planned, seen, results)
+    failure = replace(failure, log=runner.logs(planned, LOG_LINES))
+    if seen.phase is Phase.STUCK:
+        try:
+            # A Job that cannot start holds its GPU all the same.
+            runner.cancel(planned)
+        except PipelineError as error:
+            failure = replace(failure, reason=f"{failure.reason}. It could not be ended: {error}")
+    return failure
+
+
+def _unseen_failure(planned: PlannedStage, seen: Observation, results: Results) -> Failure:
     name = planned.stage.name
-    if seen.failure is not None:
-        return seen.failure
     if seen.phase is Phase.SUCCEEDED:
-        return Failure(name, f"it ended well, but left no {planned.key}: {results.explain_missing(planned)}")
-    return Failure(name, f"it was started {MAX_STARTS} times and vanished each time; something deletes it")
+        return Failure(name, f"ended well, but left no {planned.key}: {results.explain_missing(planned)}")
+    return Failure(name, f"was started {MAX_STARTS} times and vanished each time; something deletes it")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from jobs.pipeline.machine import MAX_STARTS, Action, Failure, Observation, Phase, decide, meaning, run_stages
 from pipeline_common.config import load_config
+from pipeline_common.errors import ConfigError
 from pipeline_common.stages import STAGE_NAMES, plan_run
 
 GATED = Failure("analyze", "gated", exit_code=4)
@@ -28,6 +30,7 @@ BROKEN = Failure("train", "broken", exit_code=1)
         (Phase.SUCCEEDED, False, False, 1, Action.FAIL),
         (Phase.FAILED, False, False, 1, Action.FAIL),
         (Phase.FAILED, True, False, 1, Action.FAIL),
+        (Phase.STUCK, False, False, 1, Action.FAIL),
     ],
 )
 def test_the_decision(phase, artifact, force, starts, action):
@@ -60,6 +63,8 @@ class Script:
         self.finished = set(finished)
         self.started: list[str] = []
         self.recorded: list[Failure] = []
+        self.cancelled: list[str] = []
+        self.may_cancel = True
 
     def start(self, planned):
         self.started.append(planned.stage.name)
@@ -70,14 +75,16 @@ class Script:
         phase = self.phases[name].pop(0) if self.phases[name] else Phase.ABSENT
         if phase is Phase.SUCCEEDED:
             self.finished.add(name)
-        return Observation(phase, failure=BROKEN if phase is Phase.FAILED else None)
+        return Observation(phase, failure=BROKEN if phase in {Phase.FAILED, Phase.STUCK} else None)
 
     def logs(self, planned, lines):
-        del planned, lines
-        return ()
+        return tuple(f"{planned.stage.name} {number}" for number in range(lines))[-2:]
 
     def cancel(self, planned):
-        self.started.remove(planned.stage.name)
+        if self.may_cancel:
+            self.cancelled.append(planned.stage.name)
+        else:
+            raise ConfigError("not allowed")
 
     def is_finished(self, planned):
         return planned.stage.name in self.finished
@@ -122,10 +129,21 @@ def test_the_first_failure_ends_the_run_and_is_recorded():
     script, seconds, failure = act_out(
         {"train": [Phase.ABSENT, Phase.RUNNING, Phase.FAILED]}, {"environment", "prepare"}
     )
-    assert failure == BROKEN
-    assert script.recorded == [BROKEN]
+    assert failure == replace(BROKEN, log=("train 48", "train 49"))
+    assert script.recorded == [failure]
+    assert script.cancelled == []
     assert script.started == ["train"]
     assert list(seconds) == ["environment", "prepare", "train"]
+
+
+def test_what_is_stuck_is_ended_and_the_reason_told_even_if_it_cannot_be():
+    script, _, failure = act_out({"environment": [Phase.ABSENT, Phase.STUCK]})
+    assert script.cancelled == ["environment"]
+    assert failure.reason == "broken"
+    script = Script({"environment": [Phase.STUCK]}, set())
+    script.may_cancel = False
+    _, failure = run_stages(plan_run(load_config("tiny")), script, script, force=False)
+    assert failure.reason == "broken. It could not be ended: not allowed"
 
 
 def test_a_job_that_vanishes_is_made_again_but_not_for_ever():

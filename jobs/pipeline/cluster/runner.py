@@ -25,12 +25,11 @@ from jobs.pipeline.cluster.templates import (
     stage_job_name,
 )
 from jobs.pipeline.machine import Failure, Observation, Phase
-from pipeline_common.errors import ConfigError, InputError
+from pipeline_common.errors import InputError
 from pipeline_common.logs import get_logger
 from pipeline_common.stages import PlannedStage
 
 Json = dict[str, Any]
-LOG_LINES: Final = 50
 # A watch ends after this long, and a list follows: what a broken connection swallowed is seen then at the latest.
 WATCH_S: Final = 120.0
 _FIRST_WATCH_S: Final = 4.0
@@ -184,14 +183,10 @@ class KubernetesRunner:
         known = self._last.get(stage)
         if failure.condition == "DeadlineExceeded" and known is not None and known[1].phase is Phase.QUEUED:
             failure = replace(failure, reason=f"{failure.reason}; last seen {known[1].why}")
-        if failure.pod is not None:
-            failure = replace(
-                failure, log=self._api.read_log(failure.pod, STAGE_CONTAINER, tail_lines=LOG_LINES), stage=stage
-            )
         return Observation(Phase.FAILED, failure.reason, replace(failure, stage=stage))
 
     def _give_up(self, stage: str, job: Json, pods: Sequence[Json]) -> Observation | None:
-        """A failure in place of a wait that cannot end well; the Job is deleted."""
+        """A stage that is stuck, in place of a wait that cannot end well."""
         now = datetime.now(UTC)
         for pod in by_age(pods)[::-1]:
             blocked = blocked_by(pod)
@@ -199,17 +194,10 @@ class KubernetesRunner:
                 continue
             reason = (
                 f"could not start within {self._give_up_after_s:.0f} s: {BLOCKING[blocked[0]]} "
-                f"({blocked[0]}: {blocked[1]}); its Job was deleted"
+                f"({blocked[0]}: {blocked[1]})"
             )
-            try:
-                # A pod that cannot start holds its GPU all the same.
-                self._api.delete("jobs", job["metadata"]["name"])
-            except ConfigError as error:
-                reason = f"{reason.removesuffix('its Job was deleted')}delete its Job yourself, for {error}"
-            failure = Failure(
-                stage, reason, condition=blocked[0], job=job["metadata"]["name"], pod=pod["metadata"]["name"]
-            )
-            return Observation(Phase.FAILED, reason, failure)
+            names = {"job": job["metadata"]["name"], "pod": pod["metadata"]["name"]}
+            return Observation(Phase.STUCK, reason, Failure(stage, reason, condition=blocked[0], **names))
         return None
 
     def _pods(self, stage: str) -> list[Json]:

@@ -418,5 +418,5 @@ def test_a_stage_that_saw_other_settings_is_found_out(make_cluster):
     cluster.api.on_create = cluster.kubelet.start
     done = cluster.run()
     assert done.returncode == 3, done.stderr
-    assert "it ended well, but left no train/" in done.stderr
+    assert "ended well, but left no train/" in done.stderr
     assert "train.max_steps: 9 -> 60" in done.stderr
