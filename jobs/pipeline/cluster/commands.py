@@ -107,8 +107,8 @@ def start_pipeline(
 ) -> int:
     """Create another pipeline Job from `k8s/pipeline.yaml`: a new run beside those that are there."""
     load_config(config or _FULL_PROFILE, overrides)
-    template = _pipeline_template(manifest)
     api = open_cluster("make run")
+    template = _pipeline_template(manifest)
     extra = [*(["--config", config] if config else []), *overrides]
     extra += [*(["--run-id", run_id] if run_id else []), *(["--force"] if force else [])]
     name = f"pipeline-{secrets.token_hex(4)}"
