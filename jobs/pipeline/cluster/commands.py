@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import yaml
 
-from jobs.pipeline.cluster.api import ClusterApi, connect
+from jobs.pipeline.cluster.api import ClusterApi
+from jobs.pipeline.cluster.connection import connect
 from jobs.pipeline.cluster.following import follow_job
 from jobs.pipeline.cluster.reasons import by_age, observe_job
 from jobs.pipeline.cluster.templates import (

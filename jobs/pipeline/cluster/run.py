@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from jobs.pipeline.cluster.apart import SeparateResults
-from jobs.pipeline.cluster.api import ClusterApi, connect
+from jobs.pipeline.cluster.api import ClusterApi
+from jobs.pipeline.cluster.connection import connect
 from jobs.pipeline.cluster.runner import KubernetesRunner, refuse_second_run
 from jobs.pipeline.cluster.templates import Owner
 from jobs.pipeline.machine import Failure, run_stages

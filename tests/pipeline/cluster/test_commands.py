@@ -13,7 +13,7 @@ from jobs.pipeline.cluster import commands
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES
 from tests.pipeline.cluster.running import RUN8, wait_for
 from tests.servers.kubelet import NO_GPU, Step
-from tests.servers.kubernetes_api import Fault
+from tests.servers.kubernetes_http import Fault
 
 MODULE = "jobs.pipeline.cluster"
 

@@ -290,11 +290,11 @@ def test_a_missing_role_is_explained(cluster):
 
 def test_a_job_made_from_a_template_passes_a_server_side_dry_run(cluster):
     """`make job`'s Job as the API server sees it: defaulted and validated, nothing kept."""
-    from jobs.pipeline.cluster.api import ClusterApi, Connection, connect
+    from jobs.pipeline.cluster.api import ClusterApi
+    from jobs.pipeline.cluster.connection import connect
     from jobs.pipeline.cluster.templates import stage_job
 
-    connection: Connection = connect(cluster.namespace)
-    api = ClusterApi(connection)
+    api = ClusterApi(connect(cluster.namespace))
     for stage in STAGE_NAMES:
         template = api.get("cronjobs", stage)
         assert template is not None

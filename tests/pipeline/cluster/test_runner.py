@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.pipeline.cluster.api import ClusterApi, connect
+from jobs.pipeline.cluster.api import ClusterApi
+from jobs.pipeline.cluster.connection import connect
 from jobs.pipeline.cluster.runner import KubernetesRunner
 from jobs.pipeline.cluster.templates import Owner
 from jobs.pipeline.machine import Phase
 from pipeline_common.errors import InputError, TransientError
 from tests.pipeline.cluster.running import OWNER, RUN8
 from tests.servers.kubelet import Step
-from tests.servers.kubernetes_api import Fault
+from tests.servers.kubernetes_http import Fault
 
 
 @pytest.fixture
