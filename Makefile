@@ -3,7 +3,6 @@ PROFILE ?= tiny
 STAGE ?=
 RUN ?=
 ARGS ?=
-GPU ?=
 PYTHON ?= python3
 venv := venv_FntngEval
 py := $(venv)/bin/python
@@ -12,7 +11,7 @@ cluster := $(py) -m jobs.pipeline.cluster
 given := $(if $(filter file,$(origin PROFILE)),,--config $(PROFILE)) $(if $(RUN),--run-id $(RUN)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run explain job pipeline status logs cancel kind-up kind-load kind-down test check bench calibrate lock clean
+.PHONY: help setup run explain job pipeline status logs cancel test check bench calibrate lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,15 +40,6 @@ logs: setup ## follow the newest Job of a STAGE, or of the pipeline
 
 cancel: setup ## delete unfinished pipelines with their stages (RUN= one of them), or single Jobs of a STAGE
 	@$(cluster) cancel --stage "$(STAGE)" $(if $(RUN),--run-id $(RUN))
-
-kind-up: ## make a cluster on this machine with kind; GPU=1 gives it the NVIDIA GPUs
-	@GPU="$(GPU)" docker/kind/kind.sh up
-
-kind-load: ## copy the images of `make images` into it
-	@TAG="$(TAG)" docker/kind/kind.sh load
-
-kind-down: ## remove it
-	@docker/kind/kind.sh down
 
 test: setup ## run the tests, real servers included
 	@$(py) -m pytest

@@ -66,10 +66,6 @@ def test_the_command_runs(command, tmp_path):
         assert done.returncode == 2
         assert "no Kubernetes cluster is configured here" in done.stderr
         return
-    elif command.startswith("make kind-"):
-        done = subprocess.run(
-            ["sh", "-n", REPOSITORY / "docker/kind/kind.sh"], capture_output=True, text=True, check=False
-        )
     elif command == "make bench":
         done = make(command, "ARGS=--only help")
         assert "| `python -m jobs.train --help` |" in done.stdout

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -26,13 +25,7 @@ from pipeline_common.stages import REPOSITORY, STAGE_NAMES, plan_run
 from tests.pipeline.cluster.running import Cluster, wait_for
 from tests.servers.kubelet import stage_template
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(
-        "KUBECONFIG" not in os.environ or shutil.which("kubectl") is None,
-        reason="needs a Kubernetes cluster and kubectl: set KUBECONFIG",
-    ),
-]
+pytestmark = pytest.mark.cluster
 IMAGE = os.environ.get("CLUSTER_TEST_IMAGE", "busybox:1.36")
 ACCOUNTS = REPOSITORY / "k8s" / "base" / "pipeline" / "accounts.yaml"
 RESTRICTED = {
