@@ -1,6 +1,6 @@
 """make bench: time the commands people wait for, as whole processes, and print a Markdown table.
 
-python -m tests.benchmarks [--only help,run,prepare,metric,cost,database]
+python -m tests.benchmarks [--only help,run,prepare,metric,cost,database,orchestrator]
 """
 
 from __future__ import annotations
@@ -97,6 +97,15 @@ def bench_database() -> list[Timing]:
     return rows.bench()
 
 
+def bench_orchestrator() -> list[Timing]:
+    """The orchestrator while it waits, and between two Jobs; it has other figures, and a table of its own."""
+    from tests.benchmarks import bench_orchestrator as waiting
+
+    waiting.print_figures(waiting.bench())
+    print()
+    return []
+
+
 def main() -> None:
     """Run the groups asked for and print the table."""
     groups = {
@@ -105,6 +114,7 @@ def main() -> None:
         "prepare": bench_prepare,
         "metric": bench_metric,
         "database": bench_database,
+        "orchestrator": bench_orchestrator,
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join([*groups, "cost"]), help="groups to run, joined by commas")

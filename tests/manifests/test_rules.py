@@ -320,7 +320,11 @@ def test_the_roles_script_is_run_and_not_read_into_another_shell():
     assert script.startswith("#!/bin/sh\n")
     # The passwords reach psql by the environment, and the manifests set each.
     given = {entry["name"] for entry in container_of(resources, "database")["env"]}
-    assert set(re.findall(r"\\getenv \w+ (\w+)", script)) == {"PIPELINE_OWNER_PASSWORD", "PIPELINE_WRITER_PASSWORD"} <= given
+    assert (
+        set(re.findall(r"\\getenv \w+ (\w+)", script))
+        == {"PIPELINE_OWNER_PASSWORD", "PIPELINE_WRITER_PASSWORD"}
+        <= given
+    )
 
 
 def test_services_find_their_pods():
