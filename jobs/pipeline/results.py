@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import Final
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
 
@@ -20,6 +20,11 @@ from pipeline_common.recording import prepare_database
 from pipeline_common.stages import Plan, PlannedStage
 from pipeline_common.tables import TABLES
 from pipeline_common.workplace import Workplace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline_common.artifacts import ArtifactStore
 
 # What a run needs of an artifact it reuses; the models' hidden states stay where they are.
 _ROWS: Final = "rows/"
@@ -43,7 +48,7 @@ class StoredResults:
         if manifest is None:
             return False
         prepare_database(self.place, self.plan, planned)
-        reuse(self.place, self.plan, planned, manifest)
+        reuse(self._place_to_reuse(), self.plan, planned, manifest)
         return True
 
     def explain_missing(self, planned: PlannedStage) -> str:
@@ -60,6 +65,9 @@ class StoredResults:
 
     def _find(self, planned: PlannedStage) -> Manifest | None:
         return find_finished(self.place, planned)
+
+    def _place_to_reuse(self) -> Workplace:
+        return self.place
 
 
 class RemoteResults(StoredResults):
@@ -93,8 +101,7 @@ class RemoteResults(StoredResults):
             manifest = self.place.store.read_manifest(planned.key)
             if manifest is None:
                 return None
-            rows = tuple(entry for entry in manifest.files if entry.path.startswith(_ROWS))
-            self.place.store.open(manifest.model_copy(update={"files": rows}))
+            RowsOnlyStore(self.place.store).open(manifest)
         except InputError as error:
             _log.warning("%s", error)
             self.place.store.withdraw(planned.key)
@@ -107,6 +114,26 @@ class RemoteResults(StoredResults):
                 _log.info("environment is cached, but %s", error)
                 return None
         return manifest
+
+    def _place_to_reuse(self) -> Workplace:
+        return replace(self.place, store=cast("ArtifactStore", RowsOnlyStore(self.place.store)))
+
+
+class RowsOnlyStore:
+    """A store from which only an artifact's database rows are fetched; the rest of it is the store's own."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self._store = store
+
+    def open(self, manifest: Manifest) -> Path:
+        """A local folder with the artifact's rows, compared with their sha256."""
+        rows = tuple(entry for entry in manifest.files if entry.path.startswith(_ROWS))
+        return self._store.open(manifest.model_copy(update={"files": rows}))
+
+    locate = open
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
 
 def failure_key(run_id: str, stage: str) -> str:

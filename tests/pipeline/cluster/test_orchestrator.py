@@ -68,6 +68,19 @@ def test_cached_stages_create_no_job(make_cluster):
     assert cluster.stage_jobs() == ["evaluate"]
     assert re.search(r"^pipeline +cached: train/", done.stderr, re.MULTILINE)
     assert cluster.stage_row("train")["state"] == "cached"
+    rows = cluster.database.select(sa.select(TABLES["training_metrics"]))
+    assert [(row["run_id"], row["step"], row["loss"]) for row in rows] == [(cluster.plan.run_id, 1, 2.5)]
+
+
+def test_of_a_cached_artifact_only_the_rows_are_fetched(make_cluster):
+    """The large files are not even looked at: here they are gone, as if it were another machine's disk."""
+    cluster = make_cluster()
+    publish(cluster, [stage for stage in STAGE_NAMES if stage != "analyze"])
+    train = cluster.folder / "bucket" / cluster.plan.stages["train"].key
+    (train / "content.txt").unlink()
+    done = cluster.run()
+    assert done.returncode == 0, done.stderr
+    assert cluster.stage_jobs() == ["analyze"]
 
 
 def test_force_runs_what_is_cached(make_cluster):
