@@ -192,14 +192,13 @@ def make_handler(api: KubernetesApi) -> type[BaseHTTPRequestHandler]:
                     except LookupError as error:
                         self._event("ERROR", status_body(410, "Expired", str(error)))
                         break
+                    if not events and time.monotonic() < min(deadline, bookmark_at):
+                        api.changed.wait(min(deadline, bookmark_at) - time.monotonic())
+                        continue
                     if not events:
-                        api.changed.wait(max(0.0, min(deadline, bookmark_at) - time.monotonic()))
-                        if time.monotonic() < bookmark_at:
-                            continue
+                        # Nothing of this resource is newer, so the newest version of all is as good.
                         version, bookmark_at = api.version, time.monotonic() + api.bookmark_every_s
-                        if query.get("allowWatchBookmarks") == "true" and not api.events_after(
-                            resource, version, query
-                        ):
+                        if query.get("allowWatchBookmarks") == "true":
                             events = [(version, "BOOKMARK", {"metadata": {"resourceVersion": str(version)}})]
                 for found, event, item in events:
                     if fault is not None and fault.action == "cut":
