@@ -1,7 +1,7 @@
 """The stores, used from a process of their own.
 
-The orchestrator waits for hours beside a GPU node. The bucket's and the database's libraries would double its memory,
-so they are loaded in a forked child that is started when the stores are needed and ended before a wait.
+The orchestrator waits for hours, and the bucket's library with its client would add a third to its memory: it is loaded,
+and both stores are connected to, in a forked child that is started when they are needed and ended before a wait.
 """
 
 from __future__ import annotations
