@@ -1,6 +1,6 @@
 """The stores, used from a process of their own.
 
-The orchestrator waits for hours, and the bucket's library with its client would add a third to its memory: it is loaded,
+The orchestrator waits for hours, and the bucket's library would add a third to its memory: it is loaded,
 and both stores are connected to, in a forked child that is started when they are needed and ended before a wait.
 """
 
