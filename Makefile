@@ -11,9 +11,13 @@ METADATA ?= output/images.json
 PYTHON ?= python3
 venv := venv_FntngEval
 py := $(venv)/bin/python
+cluster := $(py) -m jobs.pipeline.cluster
+# On a cluster the templates name the configuration, unless the command does.
+given := $(if $(filter file,$(origin PROFILE)),,--config $(PROFILE)) $(if $(RUN),--run-id $(RUN)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run explain test check bench calibrate export services-up services-down lock images image-check render pin dev-secret \
+.PHONY: help setup run explain job pipeline status logs cancel test check bench calibrate export services-up services-down \
+	lock images image-check render pin dev-secret \
 	kind-up kind-load kind-down clean
 
 help: ## list the targets
@@ -28,6 +32,21 @@ run: setup ## run the pipeline, or one STAGE of it
 
 explain: setup ## say why each stage is cached or would run
 	@$(py) -m jobs.pipeline --config $(PROFILE) $(ARGS) --explain
+
+job: setup ## run one STAGE as a Job on the current Kubernetes context, follow its log, end with its exit code
+	@$(cluster) job --stage "$(STAGE)" $(given)
+
+pipeline: setup ## start a new run on the cluster
+	@$(cluster) pipeline $(given)
+
+status: setup ## runs, their stages, what they wait for, what is cached: of this machine and of the cluster
+	@$(cluster) status $(given)
+
+logs: setup ## follow the newest Job of a STAGE, or of the pipeline
+	@$(cluster) logs --stage "$(STAGE)"
+
+cancel: setup ## delete unfinished pipelines with their stages (RUN= one of them), or single Jobs of a STAGE
+	@$(cluster) cancel --stage "$(STAGE)" $(if $(RUN),--run-id $(RUN))
 
 test: setup ## run the tests, real servers included
 	@$(py) -m pytest

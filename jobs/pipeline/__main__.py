@@ -8,6 +8,12 @@ from pipeline_common.cli import build_parser, guard, load_plan, print_plan
 def main() -> int:
     """Parse the command line and run the pipeline."""
     parser = build_parser("python -m jobs.pipeline", "All five stages in order; what is finished is not run again.")
+    parser.add_argument(
+        "--runner",
+        choices=("local", "kubernetes"),
+        default="local",
+        help="local: processes of this machine; kubernetes: Jobs, from inside the Job `pipeline`",
+    )
     arguments = parser.parse_intermixed_args()
 
     def work() -> int:
@@ -15,16 +21,21 @@ def main() -> int:
         if arguments.dry_run:
             print_plan(config, plan)
             return 0
-        from jobs.pipeline.local import explain_plan, run_locally
         from pipeline_common.logs import start_console
-        from pipeline_common.workplace import open_workplace
 
         start_console(config.runtime.log_level, "pipeline")
+        command = ["--config", arguments.config, *arguments.overrides, "--run-id", plan.run_id]
+        if arguments.runner == "kubernetes" and not arguments.explain:
+            from jobs.pipeline.cluster.run import run_on_cluster
+
+            return run_on_cluster(config, plan, command, force=arguments.force)
+        from jobs.pipeline.local import explain_plan, run_locally
+        from pipeline_common.workplace import open_workplace
+
         place = open_workplace(config)
         if arguments.explain:
             explain_plan(place, plan)
             return 0
-        command = ["--config", arguments.config, *arguments.overrides, "--run-id", plan.run_id]
         return run_locally(place, plan, command, force=arguments.force)
 
     return guard("pipeline", work)

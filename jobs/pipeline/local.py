@@ -10,18 +10,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final
 
+from jobs.pipeline.machine import Failure, Observation, Phase, meaning, run_stages
+from jobs.pipeline.results import StoredResults
 from jobs.pipeline.summary import print_summary
-from pipeline_common.execution import find_finished, finish_run, reuse
+from pipeline_common.execution import finish_run
 from pipeline_common.explaining import why_not_cached
 from pipeline_common.logs import get_logger
 from pipeline_common.provenance import REPOSITORY
-from pipeline_common.recording import prepare_database
 from pipeline_common.stages import Plan, PlannedStage
 from pipeline_common.workplace import Workplace
 
-EXIT_GATE: Final = 4
 _log = get_logger(__name__)
 
 
@@ -35,21 +34,14 @@ def run_locally(place: Workplace, plan: Plan, command: Sequence[str], *, force: 
         force: run finished stages too.
     """
     began = time.monotonic()
-    seconds: dict[str, float] = {}
-    code = 0
     _log.info("run %s, five stages into %s", plan.run_id, place.output)
-    for name, planned in plan.stages.items():
-        started = time.monotonic()
-        if not force and _reuse_finished(place, plan, planned):
-            seconds[name] = time.monotonic() - started
-            continue
-        code = _run_stage_process(name, [*command, *(["--force"] if force else [])])
-        seconds[name] = time.monotonic() - started
-        if code not in {0, EXIT_GATE}:
-            _log.error("%s ended with exit code %d; later stages were not started (%s)", name, code, _meaning(code))
-            return code
+    runner = LocalRunner([*command, *(["--force"] if force else [])])
+    seconds, failure = run_stages(plan, runner, StoredResults(place, plan), force=force)
+    if failure is not None:
+        _log.error("%s %s; later stages were not started", failure.stage, failure.reason)
+        return failure.exit_code or 1
     finish_run(place)
-    return max(code, print_summary(place, plan, seconds, time.monotonic() - began))
+    return print_summary(place, plan, seconds, time.monotonic() - began)
 
 
 def explain_plan(place: Workplace, plan: Plan) -> None:
@@ -60,18 +52,50 @@ def explain_plan(place: Workplace, plan: Plan) -> None:
         sys.stdout.write(f"{name}: {reason}\n")
 
 
-def _reuse_finished(place: Workplace, plan: Plan, planned: PlannedStage) -> bool:
-    manifest = find_finished(place, planned)
-    if manifest is None:
-        return False
-    prepare_database(place, plan, planned)
-    reuse(place, plan, planned, manifest)
-    return True
+class LocalRunner:
+    """Each stage in a process of its own."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._arguments = list(arguments)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, planned: PlannedStage) -> None:
+        """See `Runner.start`."""
+        name = planned.stage.name
+        self._processes[name] = subprocess.Popen(
+            [sys.executable, "-m", f"jobs.{name}", *self._arguments], cwd=Path.cwd(), env=_environment()
+        )
+
+    def observe(self, planned: PlannedStage, *, wait: bool) -> Observation:
+        """See `Runner.observe`."""
+        name = planned.stage.name
+        process = self._processes.get(name)
+        if process is None:
+            return Observation(Phase.ABSENT)
+        status = _wait(process) if wait else process.poll()
+        if status is None:
+            return Observation(Phase.RUNNING)
+        if status == 0:
+            return Observation(Phase.SUCCEEDED)
+        code = 128 - status if status < 0 else status
+        failure = Failure(name, f"ended with exit code {code} ({meaning(code)})", exit_code=code)
+        return Observation(Phase.FAILED, failure.reason, failure)
+
+    def logs(self, planned: PlannedStage, lines: int) -> tuple[str, ...]:
+        """See `Runner.logs`: a stage's lines go straight to the terminal."""
+        del planned, lines
+        return ()
+
+    def cancel(self, planned: PlannedStage) -> None:
+        """See `Runner.cancel`."""
+        process = self._processes.get(planned.stage.name)
+        if process is not None and process.poll() is None:
+            process.terminate()
+            process.wait()
 
 
-def _run_stage_process(name: str, arguments: Sequence[str]) -> int:
-    """Run one stage in a process of its own and wait; SIGTERM is passed on, and its exit code is ours."""
-    process = subprocess.Popen([sys.executable, "-m", f"jobs.{name}", *arguments], cwd=Path.cwd(), env=_environment())
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a stage; SIGTERM is passed on, and its exit code is ours."""
     previous = signal.getsignal(signal.SIGTERM)
 
     def forward(number: int, _frame: FrameType | None) -> None:
@@ -79,29 +103,16 @@ def _run_stage_process(name: str, arguments: Sequence[str]) -> int:
 
     signal.signal(signal.SIGTERM, forward)
     try:
-        code = process.wait()
+        return process.wait()
     except KeyboardInterrupt:
         # The terminal has sent it to the stage as well: let it end first.
         process.wait()
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
-    return 128 - code if code < 0 else code
 
 
 def _environment() -> dict[str, str]:
     # The stages are modules of this checkout, wherever the command was typed.
     path = os.pathsep.join(entry for entry in (str(REPOSITORY), os.environ.get("PYTHONPATH", "")) if entry)
     return {**os.environ, "PYTHONPATH": path}
-
-
-def _meaning(code: int) -> str:
-    meanings = {
-        1: "unexpected or transient: run the same command again",
-        2: "configuration or usage: change it first",
-        3: "an input is missing or damaged: mend it first",
-        130: "interrupted: run the same command again",
-        137: "killed, out of memory perhaps: run the same command again to resume",
-        143: "stopped with its state saved: run the same command again to resume",
-    }
-    return meanings.get(code, "see its log")

@@ -1,6 +1,6 @@
 """make bench: time the commands people wait for, as whole processes, and print a Markdown table.
 
-python -m tests.benchmarks [--only help,run,prepare,metric,cost,database,bucket]
+python -m tests.benchmarks [--only help,run,prepare,metric,cost,database,bucket,orchestrator]
 """
 
 from __future__ import annotations
@@ -104,6 +104,15 @@ def bench_bucket() -> list[Timing]:
     return transfers.bench()
 
 
+def bench_orchestrator() -> list[Timing]:
+    """The orchestrator while it waits, and between two Jobs; it has other figures, and a table of its own."""
+    from tests.benchmarks import bench_orchestrator as waiting
+
+    waiting.print_figures(waiting.bench())
+    print()
+    return []
+
+
 def main() -> None:
     """Run the groups asked for and print the table."""
     groups = {
@@ -113,6 +122,7 @@ def main() -> None:
         "metric": bench_metric,
         "database": bench_database,
         "bucket": bench_bucket,
+        "orchestrator": bench_orchestrator,
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join([*groups, "cost"]), help="groups to run, joined by commas")

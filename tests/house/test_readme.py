@@ -20,9 +20,12 @@ COMMANDS = sorted(set(re.findall(r"(?:^    |`)(make [a-z][^`#\n]*?)\s*(?:`|#|$)"
 ELSEWHERE = {"make check", "make test"}
 
 
-def make(command: str, *more: str) -> subprocess.CompletedProcess[str]:
+def make(command: str, *more: str, outside: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command as a person would, not as a part of the `make test` that may be running this."""
-    outside = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    outside = {
+        **{name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}},
+        **(outside or {}),
+    }
     return subprocess.run(
         [*_split(command), *more], cwd=REPOSITORY, env=outside, capture_output=True, text=True, check=False
     )
@@ -78,6 +81,12 @@ def test_the_command_runs(command, tmp_path):
         done = make(command, f"ARGS=runtime.output_dir={tmp_path}/output")
         assert "1 experiments" in done.stdout
         assert (tmp_path / "output" / "centralized.db").exists()
+    elif command.startswith(("make job", "make pipeline", "make logs", "make cancel")):
+        # Tested against a cluster elsewhere; here is none, and that is said in one line.
+        done = make(command, outside={"KUBECONFIG": str(tmp_path / "none")})
+        assert done.returncode == 2
+        assert "no Kubernetes cluster is configured here" in done.stderr
+        return
     elif command == "make bench":
         done = make(command, "ARGS=--only help")
         assert "| `python -m jobs.train --help` |" in done.stdout

@@ -1,0 +1,186 @@
+"""What a Job waits for and why it failed, from the API's objects alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.pipeline.cluster.reasons import blocked_by, last_ended, observe_job, seconds_since
+from jobs.pipeline.machine import Phase
+
+
+def job(*conditions: tuple[str, str], **status) -> dict:
+    found = [{"type": kind, "status": "True", "reason": reason, "message": "told"} for kind, reason in conditions]
+    return {
+        "metadata": {"name": "train-0123abcd", "uid": "1", "labels": {"alignment-pipeline/stage": "train"}},
+        "spec": {"activeDeadlineSeconds": 60},
+        "status": {"conditions": found, **status},
+    }
+
+
+def pod(
+    phase: str = "Pending", name: str = "train-0123abcd-x", created: str = "2026-01-01T00:00:00Z", **status
+) -> dict:
+    return {
+        "metadata": {"name": name, "uid": name, "creationTimestamp": created},
+        "spec": {"nodeName": "gpu-node-1"},
+        "status": {"phase": phase, **status},
+    }
+
+
+def ended(code: int, reason: str = "Error", at: str = "2026-01-01T00:01:00Z", message: str = "last words") -> dict:
+    state = {"exitCode": code, "reason": reason, "finishedAt": at, "message": message}
+    return {"containerStatuses": [{"name": "stage", "state": {"terminated": state}}]}
+
+
+def waiting(reason: str, message: str = "why") -> dict:
+    return {"containerStatuses": [{"name": "stage", "state": {"waiting": {"reason": reason, "message": message}}}]}
+
+
+UNSCHEDULED = {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}]}
+EVENT = {"type": "Warning", "reason": "FailedMount", "message": "secret not found\n", "lastTimestamp": "2026-01-01"}
+
+
+@pytest.mark.parametrize(
+    ("seen", "pods", "events", "phase", "why"),
+    [
+        (None, [], [], Phase.ABSENT, ""),
+        (job(("Complete", "CompletionsReached")), [], [], Phase.SUCCEEDED, ""),
+        (job(("Suspended", "JobSuspended")), [], [], Phase.QUEUED, "queued: the Job is suspended until there is quota"),
+        (
+            job(("Suspended", "JobSuspended")),
+            [],
+            [{"type": "Normal", "reason": "Pending", "message": "no flavor fits"}],
+            Phase.QUEUED,
+            "(Pending: no flavor fits)",
+        ),
+        (job(("FailureTarget", "PodFailurePolicy")), [], [], Phase.RUNNING, "its pods are ending"),
+        (job(), [], [], Phase.QUEUED, "queued: no pod yet"),
+        (job(), [], [EVENT], Phase.QUEUED, "queued: FailedMount: secret not found"),
+        (job(), [pod(**UNSCHEDULED)], [], Phase.QUEUED, "queued: 0/1"),
+        (
+            job(),
+            [pod(**waiting("ImagePullBackOff"))],
+            [],
+            Phase.QUEUED,
+            "the image cannot be pulled (ImagePullBackOff: why)",
+        ),
+        (
+            job(),
+            [pod(**waiting("CreateContainerConfigError"))],
+            [],
+            Phase.QUEUED,
+            "a Secret, a ConfigMap or a key of one is missing",
+        ),
+        (
+            job(),
+            [pod(**waiting("ContainerCreating"))],
+            [EVENT],
+            Phase.QUEUED,
+            "starting: FailedMount: secret not found",
+        ),
+        (job(), [pod(**waiting("ContainerCreating"))], [], Phase.QUEUED, "starting: image and volumes"),
+        (job(), [pod("Running")], [], Phase.RUNNING, "running on gpu-node-1"),
+        (
+            job(failed=1),
+            [pod("Failed", "a", **ended(137, "OOMKilled")), pod("Running", "b", "2026-01-01T00:02:00Z")],
+            [],
+            Phase.RUNNING,
+            "attempt 2 (the last one ran out of memory",
+        ),
+        (job(failed=1), [], [], Phase.QUEUED, "attempt 2 (the last one's pod is gone)"),
+    ],
+)
+def test_where_a_job_is(seen, pods, events, phase, why):
+    found = observe_job(seen, pods, events)
+    assert found.phase is phase
+    assert why in found.why
+
+
+@pytest.mark.parametrize(
+    ("seen", "pods", "code", "reason"),
+    [
+        (job(("Failed", "PodFailurePolicy"), failed=1), [pod("Failed", **ended(2))], 2, "exit code 2 (configuration"),
+        (
+            job(("Failed", "BackoffLimitExceeded"), failed=3),
+            [
+                pod("Failed", "a", **ended(1, at="2026-01-01T00:01:00Z")),
+                pod("Failed", "b", **ended(137, "OOMKilled", "2026-01-01T00:09:00Z")),
+            ],
+            137,
+            "ran out of memory (OOMKilled, exit code 137)",
+        ),
+        (
+            job(("Failed", "BackoffLimitExceeded")),
+            [pod("Failed", **ended(137))],
+            137,
+            "ended with SIGKILL with exit code 137",
+        ),
+        (
+            job(("Failed", "BackoffLimitExceeded")),
+            [pod("Failed", reason="Evicted", message="disk pressure")],
+            None,
+            "was evicted from its node: disk pressure",
+        ),
+        (
+            job(("Failed", "BackoffLimitExceeded")),
+            [
+                pod(
+                    "Failed",
+                    conditions=[
+                        {
+                            "type": "DisruptionTarget",
+                            "status": "True",
+                            "reason": "PreemptionByScheduler",
+                            "message": "m",
+                        }
+                    ],
+                )
+            ],
+            None,
+            "was removed from its node (PreemptionByScheduler: m)",
+        ),
+        (job(("Failed", "DeadlineExceeded")), [], None, "DeadlineExceeded: activeDeadlineSeconds 60"),
+        (
+            job(("Failed", "DeadlineExceeded")),
+            [pod(**waiting("ErrImagePull"))],
+            None,
+            "it never started: the image cannot be pulled (ErrImagePull: why)",
+        ),
+        (job(("Failed", "BackoffLimitExceeded")), [], None, "failed: told; its pods are gone"),
+    ],
+)
+def test_why_a_job_failed(seen, pods, code, reason):
+    failure = observe_job(seen, pods).failure
+    assert failure is not None
+    assert failure.stage == "train"
+    assert failure.exit_code == code
+    assert reason in failure.reason
+    assert failure.condition == seen["status"]["conditions"][0]["reason"]
+
+
+def test_attempts_and_last_words_are_kept():
+    failure = observe_job(job(("Failed", "BackoffLimitExceeded"), failed=3), [pod("Failed", **ended(1))]).failure
+    assert failure.attempts == 3
+    assert failure.reason.endswith(", 3 attempts")
+    assert failure.message == "last words"
+    assert failure.pod == "train-0123abcd-x"
+
+
+def test_a_pod_that_only_creates_its_container_is_not_blocked():
+    assert blocked_by(pod(**waiting("ContainerCreating"))) is None
+    assert blocked_by(pod(**waiting("InvalidImageName"))) == ("InvalidImageName", "why")
+    init = {"initContainerStatuses": [{"name": "init", "state": {"waiting": {"reason": "ErrImagePull"}}}]}
+    assert blocked_by(pod(**init)) == ("ErrImagePull", "no message")
+
+
+def test_the_pod_that_ended_last_is_not_the_one_created_last():
+    early = pod("Failed", "late-end", "2026-01-01T00:00:00Z", **ended(1, at="2026-01-01T00:09:00Z"))
+    late = pod("Failed", "early-end", "2026-01-01T00:05:00Z", **ended(1, at="2026-01-01T00:06:00Z"))
+    assert last_ended([early, late]) is early
+    assert last_ended([]) is None
+
+
+def test_seconds_are_counted_in_utc():
+    from datetime import UTC, datetime
+
+    assert seconds_since("2026-01-01T00:00:00Z", datetime(2026, 1, 1, 0, 10, tzinfo=UTC)) == 600.0
