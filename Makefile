@@ -17,7 +17,7 @@ given := $(if $(filter file,$(origin PROFILE)),,--config $(PROFILE)) $(if $(RUN)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run explain job pipeline status logs cancel test check bench calibrate export services-up services-down \
-	lock images image-check render pin dev-secret \
+	lock images image-check render verify pin dev-secret \
 	kind-up kind-load kind-down clean
 
 help: ## list the targets
@@ -86,6 +86,9 @@ image-check: ## build them on a stand-in base without docker or a registry, and 
 
 render: setup ## write k8s/pipeline.yaml and the services from the k8s tree, after a change of it
 	@$(py) -m k8s.rendering
+
+verify: setup ## fail when a rendered file is not what the k8s tree gives (a part of check)
+	@$(py) -m k8s.rendering --check
 
 pin: setup ## name the pushed images by digest in the manifests: REGISTRY=... METADATA=the build's JSON file
 	@$(py) -m k8s.rendering --registry "$(REGISTRY)" --metadata "$(METADATA)"
