@@ -245,7 +245,8 @@ def test_numbers_equal_the_rows_the_summary_and_the_database(finished: tuple[Con
         "config": {},
     }
     context.database.upsert("experiments", [experiment])
-    context.write_rows("evaluation_summary", list(outputs.rows["evaluation_summary"]))
+    rows = [{"run_id": context.run_id, **row} for row in outputs.rows["evaluation_summary"]]
+    context.database.upsert("evaluation_summary", rows)
     table = TABLES["evaluation_summary"]
     stored = {
         row["name"]: row for row in context.database.select(sa.select(table).where(table.c.name.like("control:%")))

@@ -303,7 +303,7 @@ def test_rows_fit_the_table_and_come_back(finished: tuple[Context, Outputs, Page
     }
     context.database.upsert("experiments", [experiment])
     rows = list(outputs.rows["evaluation_summary"])
-    context.write_rows("evaluation_summary", rows)
+    context.database.upsert("evaluation_summary", [{"run_id": context.run_id, **row} for row in rows])
     table = TABLES["evaluation_summary"]
     stored = context.database.select(sa.select(table).order_by(table.c.name))
     assert stored == sorted(({"run_id": context.run_id, **row} for row in rows), key=lambda row: row["name"])

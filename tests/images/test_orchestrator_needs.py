@@ -63,7 +63,7 @@ def third_party_imports(*roots: str) -> dict[str, set[str]]:
 
 def orchestrator_modules() -> list[str]:
     """All of jobs.pipeline, and the migrations, which Alembic finds by their folder."""
-    files = [*(REPOSITORY / "jobs/pipeline").glob("*.py"), *(REPOSITORY / "pipeline_common/migrations").rglob("*.py")]
+    files = [*(REPOSITORY / "jobs/pipeline").rglob("*.py"), *(REPOSITORY / "pipeline_common/migrations").rglob("*.py")]
     return [".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in files]
 
 
