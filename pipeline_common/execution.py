@@ -46,7 +46,7 @@ def run_stage(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, *, 
     name = planned.stage.name
     with (
         _only_one(place.output / "work" / f"{name}-{planned.fingerprint}.lock"),
-        hold_stage(place.database, plan.run_id, name) as lock,
+        hold_stage(place.database, plan.run_id, name, planned.key) as lock,
     ):
         prepare_database(place, plan, planned)
         cached = None if force else find_finished(place, planned)

@@ -1,11 +1,11 @@
-"""One writer for each stage of each run, guaranteed by the database; a dead process lets go by itself."""
+"""One writer for each stage of each run, and for each artifact; a dead process lets go by itself."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, Protocol
@@ -86,8 +86,10 @@ class StageLock:
 
 
 @contextmanager
-def hold_stage(database: Database, run_id: str, stage: str) -> Iterator[StageLock]:
-    """Hold the lock of a stage of a run; waits while another process has it.
+def hold_stage(database: Database, run_id: str, stage: str, artifact: str = "") -> Iterator[StageLock]:
+    """Hold the lock of a stage of a run, and of the artifact it makes; waits while another process has either.
+
+    Two runs may need the same artifact at once: the second waits, and finds it finished.
 
     On Postgres it is an advisory lock of a session: a connection of its own, open as long as the stage runs (through
     PgBouncer it needs session pooling). On SQLite it is a byte of a lock file beside the database.
@@ -95,10 +97,11 @@ def hold_stage(database: Database, run_id: str, stage: str) -> Iterator[StageLoc
     Raises:
         TransientError: the database cannot be reached.
     """
-    title, key = f"{stage} of run {run_id}", lock_key(run_id, stage)
-    holder: Holder = _FileHolder(database, key) if database.embedded else _SessionHolder(database, key)
+    # In this order everywhere, so that no two processes wait for each other.
+    keys = (lock_key(run_id, stage), *([lock_key("artifact", artifact)] if artifact else []))
+    holder: Holder = _FileHolder(database, keys) if database.embedded else _SessionHolder(database, keys)
     try:
-        lock = StageLock(title, holder)
+        lock = StageLock(f"{stage} of run {run_id}", holder)
         lock.wait()
         yield lock
     finally:
@@ -112,16 +115,16 @@ def lock_key(run_id: str, stage: str) -> int:
 
 
 class _SessionHolder:
-    """A session of the server that holds an advisory lock."""
+    """A session of the server that holds advisory locks."""
 
-    def __init__(self, database: Database, key: int) -> None:
+    def __init__(self, database: Database, keys: Sequence[int]) -> None:
         self.sessions = 0
         self._database = database
-        self._key = key
+        self._keys = keys
         self._connection: Connection | None = None
 
     def take(self) -> bool:
-        """True when the lock is this session's, now or already."""
+        """True when the locks are this session's, now or already."""
         return self._database.retry(self._ask)
 
     def release(self) -> None:
@@ -138,20 +141,21 @@ class _SessionHolder:
                 self._connection = self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
                 self.sessions += 1
             # Asked again by its holder it answers true, and the session's end releases it however often it was taken.
-            return bool(self._connection.scalar(sa.select(sa.func.pg_try_advisory_lock(self._key))))
+            connection = self._connection
+            return all(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))) for key in self._keys)
         except DRIVER_ERRORS:
             self.release()
             raise
 
 
 class _FileHolder:
-    """A byte of a file, locked; the kernel releases it when the process dies."""
+    """Bytes of a file, locked; the kernel releases them when the process dies."""
 
-    def __init__(self, database: Database, key: int) -> None:
+    def __init__(self, database: Database, keys: Sequence[int]) -> None:
         self.sessions = 1
         name = database.engine.url.database
         self._path = Path(name).with_name(f".{Path(name).name}.lock") if name else None
-        self._offset = key & 0x3FFF_FFFF_FFFF_FFFF
+        self._offsets = [key & 0x3FFF_FFFF_FFFF_FFFF for key in keys]
         self._stream: IO[bytes] | None = None
 
     def take(self) -> bool:
@@ -160,7 +164,8 @@ class _FileHolder:
         if self._stream is None:
             self._stream = self._path.open("ab")
         try:
-            fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._offset)
+            for offset in self._offsets:
+                fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
         except (BlockingIOError, PermissionError):
             return False
         return True

@@ -37,6 +37,7 @@ class Setting:
     folder: Path
     url: str
     output: str = "output"
+    run_id: str = RUN_ID
     metrics: int = 300
     pause_s: float = 0.01
     give_up_after_s: float = 60.0
@@ -72,7 +73,7 @@ class Setting:
         return len(path.read_text()) if path.exists() else 0
 
     def plan(self) -> Plan:
-        return plan_run(load_config("tiny", self.overrides), RUN_ID)
+        return plan_run(load_config("tiny", self.overrides), self.run_id)
 
     def published(self) -> bool:
         return (self.folder / "artifacts" / self.plan().stages[STAGE].key / "manifest.json").exists()
@@ -143,7 +144,7 @@ def _work(setting: Setting) -> None:
 
 def _run_stage(setting: Setting) -> int:
     config = load_config("tiny", setting.overrides)
-    place, plan = open_workplace(config), plan_run(config, RUN_ID)
+    place, plan = open_workplace(config), plan_run(config, setting.run_id)
     execution.run_stage(place, plan, plan.stages[STAGE], _make_run(setting), force=setting.force)
     return 0
 
