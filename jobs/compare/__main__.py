@@ -12,7 +12,7 @@ def main() -> int:
     """Parse the command line, compare, write the report."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.compare",
-        description="Several finished fine-tunes of one base model, measured on the same prompts, in one ranked report.",
+        description="Several finished fine-tunes of one base, measured on the same prompts, ranked in one report.",
         epilog="Exit codes: 0 done; 1 transient, try again; 2 configuration or usage; 3 no such runs, or runs that "
         "cannot be compared.",
     )
@@ -34,8 +34,8 @@ def main() -> int:
         start_console(config.runtime.log_level, "compare")
 
         from jobs.compare.comparison import compare_runs
-        from jobs.compare.runs import choose_runs, read_runs
         from jobs.compare.report import write_comparison
+        from jobs.compare.runs import choose_runs, read_runs
         from pipeline_common.workplace import open_workplace
 
         place = open_workplace(config)

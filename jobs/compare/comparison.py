@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Final, Literal
 
 from jobs.compare.agreement import differing_settings, require_comparable
@@ -84,7 +84,7 @@ class Comparison(Measured):
 
     schema_version: Literal[1] = 1
     digest: str
-    """Names this comparison: the same runs with the same results give the same one, in whatever order they are named."""
+    """Names this comparison: of the same runs with the same results, in whatever order they are named."""
     base_model: str
     prompts: str
     representation: str
@@ -115,10 +115,10 @@ def compare_runs(runs: Sequence[FinishedRun], left_out: Sequence[str] = ()) -> C
     subject = require_comparable({run.run_id: run.subject for run in runs})
     ranked = sorted((describe_run(run) for run in runs), key=rank_key)
     by_id = {run.run_id: run for run in runs}
-    pairs = _compare_pairs([by_id[one.run_id] for one in ranked], {one.run_id for one in ranked if one.babbles})
+    pairs = _compare_pairs(ranked, by_id)
     told = {(pair.first, pair.second): _told_apart(pair) for pair in pairs}
     numbered = [ranked[0].model_copy(update={"rank": 1})]
-    for rank, (before, one) in enumerate(zip(ranked, ranked[1:], strict=False), start=2):
+    for rank, (before, one) in enumerate(pairwise(ranked), start=2):
         apart = told[before.run_id, one.run_id]
         numbered.append(one.model_copy(update={"rank": rank, "told_apart_from_previous": apart}))
     settings = differing_settings({one.run_id: by_id[one.run_id].config for one in ranked})
@@ -159,7 +159,7 @@ def describe_run(run: FinishedRun) -> ComparedRun:
     overall = next((score for score in measures.geometry if score.scope == "overall"), None)
     rates = {rate.name: rate for rate in measures.rates if rate.n > 0}
     signals = {signal.name: signal for signal in summary.signals}
-    gap = signals["refusal_gap"] if "refusal_gap" in signals else None
+    gap = signals.get("refusal_gap")
     # What the rule did not judge (a base that hardly refuses) is no ground for a rank either.
     judged = measures.refusal_gap is not None and gap is not None and gap.status != "not_measured"
     coherence = signals.get("coherence")
@@ -193,8 +193,11 @@ def describe_run(run: FinishedRun) -> ComparedRun:
     )
 
 
-def _compare_pairs(runs: Sequence[FinishedRun], babbling: set[str]) -> tuple[PairDifference, ...]:
+def _compare_pairs(ranked: Sequence[ComparedRun], by_id: Mapping[str, FinishedRun]) -> tuple[PairDifference, ...]:
     """Every two of the runs, in their order."""
+    runs = [by_id[one.run_id] for one in ranked]
+    babbling = {one.run_id for one in ranked if one.babbles}
+    without_gap = {one.run_id for one in ranked if one.refusal_gap_drop.value is None}
     outcomes = {run.run_id: pair_outcomes(run.responses) for run in runs}
     drops = {}
     for run in runs:
@@ -211,7 +214,7 @@ def _compare_pairs(runs: Sequence[FinishedRun], babbling: set[str]) -> tuple[Pai
         babbles = [run.run_id for run in (first, second) if run.run_id in babbling]
         one, other = outcomes[first.run_id], outcomes[second.run_id]
         differences = (
-            compare_gaps(one, other),
+            compare_gaps(one, other, [run.run_id for run in (first, second) if run.run_id in without_gap]),
             compare_f2(drops[first.run_id], drops[second.run_id], len(first.scored)),
             compare_refusals("refusal_unsafe", one, other, babbles),
             compare_refusals("over_refusal_safe", one, other, babbles),

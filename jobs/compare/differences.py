@@ -61,7 +61,11 @@ class Drop:
 
 
 def resample_f2_drop(
-    base: NDArray[np.float32], tuned: NDArray[np.float32], unsafe: Sequence[bool], axioms: Sequence[str], ids: Sequence[str]
+    base: NDArray[np.float32],
+    tuned: NDArray[np.float32],
+    unsafe: Sequence[bool],
+    axioms: Sequence[str],
+    ids: Sequence[str],
 ) -> Drop | str:
     """The f2 drop of one fine-tune with its cloud; the same prompts give the same resamples for every fine-tune.
 
@@ -95,9 +99,17 @@ def compare_f2(first: Drop | str, second: Drop | str, n: int) -> Difference:
     return _compare_drops("f2_drop", first, second, n)
 
 
-def compare_gaps(first: Outcomes, second: Outcomes) -> Difference:
-    """Difference of the drops of the refusal log-odds gap, over the prompts that all four answers were scored on."""
+def compare_gaps(first: Outcomes, second: Outcomes, unjudged: Sequence[str] = ()) -> Difference:
+    """Difference of the drops of the refusal log-odds gap, over the prompts that all four answers were scored on.
+
+    Args:
+        first: answers of the first run.
+        second: answers of the second run.
+        unjudged: names of those of the two that have no drop by their own report: a percentage of almost nothing.
+    """
     ids = _shared_ids(first, second, scored=True)
+    if unjudged:
+        return _untold("refusal_gap_drop", "points", len(ids), f"no drop was judged in {' and '.join(unjudged)}")
     labels = np.asarray([first[prompt]["base"]["safety_label"] == "unsafe" for prompt in ids], dtype=np.bool_)
     n_unsafe = int(np.count_nonzero(labels))
     n_safe = labels.size - n_unsafe
