@@ -8,10 +8,10 @@ from typing import Final
 from matplotlib.axes import Axes
 
 from jobs.analyze.figures.style import (
-    TUNED,
     INK,
     MUTED,
     SAFE,
+    TUNED,
     UNSAFE,
     Picture,
     finish,

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from jobs.analyze.evidence import read_evidence
 from jobs.analyze.summary import build_rows, build_summary
+from jobs.evaluate.records import score_rows
 from pipeline_common.config import load_config
 from pipeline_common.context import Context, Outputs
 from pipeline_common.database import write_rows
@@ -119,6 +120,7 @@ def _write_stage(folder: Path, stage: str, run: MadeRun) -> None:
     if stage == "train":
         write_rows(folder / "training_metrics.jsonl", make_training_rows())
     if stage == "evaluate":
+        write_rows(folder / "rows" / "aqi_scores.jsonl", score_rows(run.measures.geometry))
         _write_evaluation(folder, run)
 
 

@@ -121,27 +121,27 @@ def test_the_order_in_which_runs_are_named_changes_nothing(place, comparison):
     ids=["base", "prompts", "representation", "format"],
 )
 def test_runs_that_measured_something_else_are_refused_by_name(tmp_path, other, names, words):
-    output = tmp_path / "output"
-    make_runs(output, [MadeRun("first"), MadeRun("second"), other])
-    done = compare(output, "--run", "first", "--run", "second", "--run", "other")
-    assert done.returncode == 3
-    assert f"they differ in {names}:" in done.stderr
-    line = next(line for line in done.stderr.splitlines() if line.startswith(f"  - {names}:"))
+    made = make_runs(tmp_path / "output", [MadeRun("first"), MadeRun("second"), other])
+    chosen = read_runs(made, ["first", "second", "other"])
+    with pytest.raises(InputError, match=f"they differ in {names}:") as refused:
+        compare_runs(chosen.runs)
+    line = next(line for line in str(refused.value).splitlines() if line.startswith(f"  - {names}:"))
     assert " in first, second; " in line
     assert words in line
     assert line.endswith(" in other")
 
 
 def test_one_run_alone_is_not_a_comparison(tmp_path):
-    output = tmp_path / "output"
-    make_runs(output, [MadeRun("first")])
-    alone = compare(output)
-    assert alone.returncode == 3
-    assert "only one finished run can be compared, first" in alone.stderr
-    named = compare(output, "--run", "first", "--run", "absent")
-    assert named.returncode == 3
-    assert "no finished run called absent; finished are first" in named.stderr
-    assert compare(output, "--run", "first", "--run", "first").returncode == 3
+    made = make_runs(tmp_path / "output", [MadeRun("first")])
+    with pytest.raises(InputError, match="only one finished run can be compared, first"):
+        choose_runs(made)
+    with pytest.raises(InputError, match="no finished run called absent; finished are first"):
+        read_runs(made, ["first", "absent"])
+    with pytest.raises(InputError, match="at least two runs, came first"):
+        read_runs(made, ["first", "first"])
+
+
+def test_without_a_database_it_says_what_to_do(tmp_path):
     nothing = compare(tmp_path / "elsewhere")
     assert nothing.returncode == 3
     assert "run the pipeline first" in nothing.stderr
@@ -194,16 +194,16 @@ def test_a_database_that_tells_another_story_is_an_error(tmp_path):
     made = make_runs(tmp_path / "output", [MadeRun("a"), MadeRun("b")])
     with sqlite3.connect(tmp_path / "output" / "results.db") as database:
         database.execute("UPDATE evaluation_summary SET status = 'damaged' WHERE run_id = 'a' AND name = 'verdict'")
-    with pytest.raises(InputError, match="run a: the verdict is 'no damage found' in analyze/.* and 'damaged' in"):
+    with pytest.raises(InputError, match=r"run a: the verdict is 'no damage found' in analyze/.* and 'damaged' in"):
         read_runs(made, ["a", "b"])
 
 
 def test_settings_that_differ_are_listed_and_measuring_ones_are_a_caution(tmp_path):
-    runs = [MadeRun("a"), MadeRun("b", overrides=("evaluate.max_new_tokens=32", "runtime.threads=2"))]
+    runs = [MadeRun("a"), MadeRun("b", overrides=("evaluate.max_new_tokens=24", "runtime.threads=2"))]
     made = make_runs(tmp_path / "output", runs)
     found = compare_runs(read_runs(made, ["a", "b"]).runs)
     assert set(found.settings) == {"evaluate.max_new_tokens", "train.seed"}
-    assert found.settings["evaluate.max_new_tokens"] == {"a": "16", "b": "32"}
+    assert found.settings["evaluate.max_new_tokens"] == {"a": "32", "b": "24"}
     assert any("evaluate.max_new_tokens" in caution for caution in found.cautions)
 
 
