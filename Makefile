@@ -3,6 +3,7 @@ PROFILE ?= tiny
 STAGE ?=
 RUN ?=
 RUNS ?=
+MERGED ?=
 ARGS ?=
 GPU ?= 1
 REGISTRY ?=
@@ -71,8 +72,8 @@ calibrate: setup ## plant damage in activations, then in the embedded model, and
 compare: setup ## put several fine-tunes of one base into one ranked report; RUNS="a b c", default: all of the newest base
 	@$(py) -m jobs.compare --config $(PROFILE) $(foreach run,$(RUNS),--run $(run)) $(ARGS)
 
-export: setup ## write the results database as one SQLite file; RUN=... for one run
-	@$(py) -m jobs.export --config $(PROFILE) $(if $(RUN),--run $(RUN)) $(ARGS)
+export: setup ## write the results database as one SQLite file; RUN=... for one run, MERGED=folder for its tuned model
+	@$(py) -m jobs.export --config $(PROFILE) $(if $(RUN),--run $(RUN)) $(if $(MERGED),--merged "$(MERGED)") $(ARGS)
 
 services-up: ## start a bucket and a Postgres on this machine (Docker), and wait until they answer
 	@docker/services.sh up
