@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -73,3 +76,53 @@ def test_the_trainer_is_told(train_table: pa.Table, tmp_path: Path) -> None:
     told = dataclasses.replace(recipe, train=TrainConfig(max_steps=2, report_to=("wandb",)))
     assert build_arguments(recipe).report_to == []
     assert build_arguments(told).report_to == ["wandb"]
+
+
+FAKE_TENSORBOARDX = '''
+"""Writes what it is told into a file, as the real one writes event files."""
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class SummaryWriter:
+    def __init__(self, log_dir):
+        Path(log_dir).mkdir(parents=True, exist_ok=True)
+        self.path = Path(log_dir) / "told.jsonl"
+
+    def add_scalar(self, name, value, step):
+        with self.path.open("a") as stream:
+            stream.write(json.dumps([name, value, step]) + "\\n")
+
+    def add_text(self, *_):
+        pass
+
+    def flush(self):
+        pass
+
+    close = flush
+'''
+
+
+def test_a_tracker_hears_every_step_and_changes_no_byte(
+    prepare_run: Callable[..., Any], undisturbed: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A stand-in for the package that is not installed here; trainer and callback are the real ones."""
+    site = tmp_path / "site"
+    (site / "tensorboardX").mkdir(parents=True)
+    (site / "tensorboardX" / "__init__.py").write_text(FAKE_TENSORBOARDX)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "unset")
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
+    finished = prepare_run("train.report_to=[tensorboard]").train()
+    assert finished.manifest.fingerprint == undisturbed.manifest.fingerprint
+    assert finished.adapter_digests() == undisturbed.adapter_digests()
+    prepared = finished.prepared
+    log = prepared.place.output / "tensorboard" / prepared.plan.run_id / "told.jsonl"
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    losses = {step: value for name, value, step in told if name == "train/loss"}
+    rows = [json.loads(line) for line in (finished.folder / "training_metrics.jsonl").read_text().splitlines()]
+    trained = {row["step"]: row["loss"] for row in rows if row["split"] == "train"}
+    assert list(losses) == list(range(1, 17))
+    assert losses == pytest.approx(trained, rel=1e-3)
