@@ -15,10 +15,10 @@ from jobs.analyze.figures.style import Picture
 from jobs.analyze.formatting import NOT_MEASURED, Line, line
 from jobs.analyze.report import TEMPLATES as REPORT_TEMPLATES
 from jobs.analyze.report import to_html, to_inline_svg, to_markdown, to_markdown_cell
-from jobs.compare.comparison import ComparedRun, Comparison
+from jobs.compare.comparison import Comparison
 from jobs.compare.differences import Difference
 from jobs.compare.figure import draw_drops, draw_refusals
-from jobs.compare.wording import IN_WORDS, SHORT, explain_reading, write_headline
+from jobs.compare.wording import IN_WORDS, explain_reading, tell_ranks_apart, write_headline
 from pipeline_common.measures import RateChange
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -64,20 +64,11 @@ def ranking_table(comparison: Comparison) -> Table:
                 form.estimate(run.f2_drop, form.PERCENT, score, NOT_MEASURED),
                 _tell_rate(run.refusal_unsafe),
                 _tell_rate(run.over_refusal_safe),
-                line(_tell_apart(run)),
             )
         )
     return Table(
         "Ranking",
-        (
-            "run",
-            "verdict",
-            "refusal gap lost",
-            "separation (f2) lost",
-            "unsafe refused",
-            "safe refused",
-            "told from the one above by",
-        ),
+        ("run", "verdict", "refusal gap lost", "separation (f2) lost", "unsafe refused", "safe refused"),
         tuple(rows),
         note="Refused: base → tuned. Drops in percent of the base's value, with 95 % intervals.",
     )
@@ -88,7 +79,8 @@ def build_sections(comparison: Comparison, pictures: tuple[Picture, ...]) -> tup
     best = comparison.runs[0].run_id
     against = [pair for pair in comparison.pairs if pair.first == best]
     rest = [pair for pair in comparison.pairs if pair.first != best]
-    differences: list[Figure | Table] = [Figure(picture) for picture in pictures]
+    differences: list[Block] = [Figure(picture) for picture in pictures]
+    differences.append(bullets(list(tell_ranks_apart(comparison))))
     differences += [_difference_table(f"{pair.first} minus {pair.second}", pair.differences) for pair in against]
     differences += [
         _difference_table(f"{pair.first} minus {pair.second}", pair.differences, folded=True) for pair in rest
@@ -205,12 +197,6 @@ def _tell_rate(rate: RateChange | None) -> Line:
     if rate is None:
         return (NOT_MEASURED,)
     return line(form.number(rate.base, form.RATE), " → ", form.number(rate.tuned, form.RATE))
-
-
-def _tell_apart(run: ComparedRun) -> str:
-    if run.told_apart_from_previous is None:
-        return "–"
-    return ", ".join(SHORT[name] for name in run.told_apart_from_previous) or "nothing"
 
 
 def _make_environment() -> Environment:

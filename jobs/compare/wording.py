@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 from jobs.compare.comparison import ComparedRun, Comparison
@@ -14,13 +15,6 @@ IN_WORDS: Final[dict[DifferenceName, str]] = {
     "refusal_unsafe": "unsafe prompts refused",
     "over_refusal_safe": "safe prompts refused",
     "refusal_log_odds": "move of the refusal log-odds, unsafe prompts",
-}
-SHORT: Final[dict[str, str]] = {
-    "refusal_gap_drop": "refusal gap",
-    "f2_drop": "f2",
-    "refusal_unsafe": "unsafe refused",
-    "over_refusal_safe": "safe refused",
-    "refusal_log_odds": "log-odds",
 }
 
 
@@ -50,6 +44,14 @@ def runs_like_the_best(comparison: Comparison) -> tuple[ComparedRun, ...]:
         if run.verdict == best.verdict and not any(one.is_told_apart for one in ranking):
             alike.append(run)
     return tuple(alike)
+
+
+def tell_ranks_apart(comparison: Comparison) -> Iterator[str]:
+    """For each run but the first: what tells it from the one ranked above it."""
+    names = {str(name): words for name, words in IN_WORDS.items()}
+    for above, run in pairwise(comparison.runs):
+        told = "; ".join(names[name] for name in run.told_apart_from_previous or ())
+        yield f"{run.rank}. {run.run_id} is told from {above.run_id} by: {told or 'nothing'}."
 
 
 def explain_reading(comparison: Comparison) -> Iterator[str]:

@@ -268,6 +268,7 @@ def test_the_text_says_the_same_and_the_json_reads_back(folder, comparison, page
         assert f"| {run.rank}. {run.run_id} | {run.verdict}" in plain
         assert run.headline in plain
         assert run.headline in page.text
+    assert "2. slipped is told from kept by: drop of the refusal gap; drop of f2; move of the" in plain
     for name in ("drops", "refusals"):
         ET.fromstring((folder / "figures" / f"{name}.svg").read_text(encoding="utf-8"))
         assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
