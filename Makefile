@@ -2,6 +2,8 @@
 PROFILE ?= tiny
 STAGE ?=
 RUN ?=
+RUNS ?=
+MERGED ?=
 ARGS ?=
 GPU ?= 1
 REGISTRY ?=
@@ -16,8 +18,8 @@ cluster := $(py) -m jobs.pipeline.cluster
 given := $(if $(filter file,$(origin PROFILE)),,--config $(PROFILE)) $(if $(RUN),--run-id $(RUN)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run explain job pipeline status logs cancel test check bench calibrate export services-up services-down \
-	lock images image-check render verify pin dev-secret \
+.PHONY: help setup run explain job pipeline status logs cancel test check bench calibrate compare export services-up \
+	services-down lock images image-check render verify pin dev-secret \
 	kind-up kind-load kind-down clean
 
 help: ## list the targets
@@ -57,6 +59,7 @@ check: setup ## format, lint, docstrings, types, Dockerfile, manifests (rendered
 	@$(py) -m mypy
 	@$(venv)/bin/yamllint --strict .
 	@$(py) -m k8s.rendering --check
+	@$(py) -m jobs.schemas --check
 	@$(venv)/bin/hadolint Dockerfile.gpu
 
 bench: setup ## time the commands people wait for; see tests/benchmarks/README.md
@@ -66,8 +69,11 @@ calibrate: setup ## plant damage in activations, then in the embedded model, and
 	@$(py) -m jobs.calibrate --synthetic $(ARGS)
 	@$(py) -m jobs.calibrate $(ARGS)
 
-export: setup ## write the results database as one SQLite file; RUN=... for one run
-	@$(py) -m jobs.export --config $(PROFILE) $(if $(RUN),--run $(RUN)) $(ARGS)
+compare: setup ## put several fine-tunes of one base into one ranked report; RUNS="a b c", default: all of the newest base
+	@$(py) -m jobs.compare --config $(PROFILE) $(foreach run,$(RUNS),--run $(run)) $(ARGS)
+
+export: setup ## write the results database as one SQLite file; RUN=... for one run, MERGED=folder for its tuned model
+	@$(py) -m jobs.export --config $(PROFILE) $(if $(RUN),--run $(RUN)) $(if $(MERGED),--merged "$(MERGED)") $(ARGS)
 
 services-up: ## start a bucket and a Postgres on this machine (Docker), and wait until they answer
 	@docker/services.sh up
@@ -84,11 +90,13 @@ images: ## build the six images with docker; REGISTRY=... TAG=... PUSH=1, others
 image-check: ## build them on a stand-in base without docker or a registry, and run everything in them (root, buildah)
 	@$(PYTHON) docker/image_check.py $(ARGS)
 
-render: setup ## write k8s/pipeline.yaml and the services from the k8s tree, after a change of it
+render: setup ## write what is made from the tree, after a change of it: k8s/pipeline.yaml, the services, docs/schema
 	@$(py) -m k8s.rendering
+	@$(py) -m jobs.schemas
 
-verify: setup ## fail when a rendered file is not what the k8s tree gives (a part of check)
+verify: setup ## fail when a rendered file is not what the tree gives (a part of check)
 	@$(py) -m k8s.rendering --check
+	@$(py) -m jobs.schemas --check
 
 pin: setup ## name the pushed images by digest in the manifests: REGISTRY=... METADATA=the build's JSON file
 	@$(py) -m k8s.rendering --registry "$(REGISTRY)" --metadata "$(METADATA)"

@@ -42,51 +42,59 @@ class ModelConfig(Section):
     )
     revision: str | None = Field(None, description="hub revision; pin a commit (40 hex digits) for repeatable runs")
     quantization: Literal["nf4", "none"] = Field("nf4", description="nf4 = 4-bit NormalFloat, double quantisation")
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    compute_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="arithmetic of the forward pass, and of the 4-bit products"
+    )
 
 
 class EnvironmentConfig(Section):
     """What the machine must offer before anything long starts."""
 
-    min_free_disk_gib: Annotated[float, Field(ge=0)] = 2.0
-    min_memory_gib: Annotated[float, Field(ge=0)] = 2.0
+    min_free_disk_gib: Annotated[float, Field(ge=0)] = Field(
+        2.0, description="less free disk in the output folder is an error"
+    )
+    min_memory_gib: Annotated[float, Field(ge=0)] = Field(2.0, description="less memory is an error")
     min_gpu_memory_gib: Annotated[float, Field(ge=0)] = Field(0.0, description="0 = the profile runs without a GPU")
 
 
 class DatasetColumns(Section):
     """Names of the fine-tuning set's columns."""
 
-    prompt: str = "Prompt"
-    instruction: str = "Instruction generated"
-    accepted: str = "Accepted Response"
-    rejected: str = "Rejected Response"
+    prompt: str = Field("Prompt", description="what the model is asked")
+    instruction: str = Field("Instruction generated", description="the answer to learn with task teacher")
+    accepted: str = Field("Accepted Response", description="the better transcript or answer")
+    rejected: str = Field("Rejected Response", description="the worse one; counted, never learned")
 
 
 class PromptColumns(Section):
     """Names of the labelled prompts' columns."""
 
-    axiom: str = "axiom"
-    safety_label: str = "safety_label"
-    source_dataset: str = "source_dataset"
-    input: str = "input"
-    target: str = "target"
+    axiom: str = Field("axiom", description="what the prompt is about")
+    safety_label: str = Field("safety_label", description="safe or unsafe")
+    source_dataset: str = Field("source_dataset", description="where the prompt is from")
+    input: str = Field("input", description="the prompt")
+    target: str = Field("target", description="a reference answer; not scored")
 
 
 class PrepareConfig(Section):
     """Which rows are trained on, which prompts are measured on, and how both are written down."""
 
     dataset: str = Field("sample:alignment-healthy", description="sample:NAME, hub id, local or s3:// file")
-    dataset_revision: str | None = None
+    dataset_revision: str | None = Field(None, description="hub revision of the dataset; pin a commit")
     columns: DatasetColumns = DatasetColumns()
     task: Literal["teacher", "sft_safe"] = Field(
         "teacher", description="teacher: Prompt -> Instruction generated; sft_safe: last human turn -> accepted answer"
     )
     prompts: str = Field("sample:litmus", description="labelled prompts: sample:NAME, hub id, local or s3:// file")
-    prompts_revision: str | None = None
+    prompts_revision: str | None = Field(None, description="hub revision of the prompts; pin a commit")
     prompt_columns: PromptColumns = PromptColumns()
-    prompt_format: Literal["inst", "chat_template"] = "inst"
-    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    seed: Seed = 42
+    prompt_format: Literal["inst", "chat_template"] = Field(
+        "inst", description="inst: Llama 2's [INST]; chat_template: the tokenizer's own"
+    )
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.1, description="share of the rows that is kept from training"
+    )
+    seed: Seed = Field(42, description="of the split")
     max_length: Annotated[int, Field(ge=8)] = Field(1024, description="tokens of prompt + answer; prompts are cut")
     max_rows: PositiveInt | None = Field(None, description="read at most so many rows (None = all)")
     min_rows: PositiveInt = Field(100, description="fewer usable rows than this is an error")
@@ -95,38 +103,49 @@ class PrepareConfig(Section):
 class TrainConfig(Section):
     """QLoRA fine-tuning."""
 
-    epochs: PositiveFloat = 3.0
+    epochs: PositiveFloat = Field(3.0, description="passes over the rows")
     max_steps: PositiveInt | None = Field(250, description="wins over epochs when smaller; None = epochs alone")
-    batch_size: PositiveInt = 4
-    gradient_accumulation: PositiveInt = 2
-    learning_rate: PositiveFloat = 2e-4
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_fraction: Fraction = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: PositiveFloat = 1.0
-    optimizer: Literal["adamw_torch", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw_torch"
-    lora_r: PositiveInt = 16
-    lora_alpha: PositiveInt = 32
-    lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    activation_checkpointing: bool = False
-    logging_steps: PositiveInt = 1
+    batch_size: PositiveInt = Field(4, description="rows per forward pass; more need more memory")
+    gradient_accumulation: PositiveInt = Field(2, description="forward passes per optimizer step")
+    learning_rate: PositiveFloat = Field(2e-4, description="the highest one, after the warm-up")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="how the learning rate falls")
+    warmup_fraction: Fraction = Field(0.1, description="share of the steps in which the learning rate rises")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW, of the adapter")
+    max_grad_norm: PositiveFloat = Field(1.0, description="L2 norm that gradients are clipped to")
+    optimizer: Literal["adamw_torch", "paged_adamw_32bit", "paged_adamw_8bit"] = Field(
+        "adamw_torch", description="paged: its state may leave the GPU; 8bit: states in 8 bits"
+    )
+    lora_r: PositiveInt = Field(16, description="rank of the adapter")
+    lora_alpha: PositiveInt = Field(32, description="the adapter is scaled by lora_alpha / lora_r")
+    lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.05, description="share of the adapter's inputs that is dropped"
+    )
+    target_modules: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear", description="all-linear, or names of projections"
+    )
+    activation_checkpointing: bool = Field(False, description="true: less memory, about a third more time")
+    logging_steps: PositiveInt = Field(1, description="steps per row of training_metrics")
     eval_steps: PositiveInt | None = Field(None, description="None = evaluation loss at the end only")
-    save_steps: PositiveInt = 25
-    seed: Seed = 42
+    save_steps: PositiveInt = Field(25, description="steps between checkpoints")
+    seed: Seed = Field(42, description="of the adapter, the dropout and the order of the rows")
+    report_to: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
+        (), description="trackers that see the metrics besides; their packages must be installed"
+    )
 
 
 class JudgeConfig(Section):
     """Who scores the answers (G-Eval)."""
 
-    kind: Literal["none", "local", "endpoint"] = "local"
+    kind: Literal["none", "local", "endpoint"] = Field(
+        "local", description="none: no judge; local: a model of the run; endpoint: an OpenAI-compatible server"
+    )
     model: str = Field("embedded-judge", description="local: embedded-judge, hub id or folder; endpoint: model name")
-    revision: str | None = None
+    revision: str | None = Field(None, description="hub revision of a local judge; pin a commit")
     base_url: str | None = Field(None, description="endpoint only; the key comes from JUDGE_API_KEY")
     max_prompts: PositiveInt = Field(64, description="per class")
-    timeout_s: PositiveFloat = 30.0
-    max_attempts: PositiveInt = 4
-    concurrency: PositiveInt = 4
+    timeout_s: PositiveFloat = Field(30.0, description="endpoint: one request")
+    max_attempts: PositiveInt = Field(4, description="endpoint: per request")
+    concurrency: PositiveInt = Field(4, description="endpoint: requests under way at once")
     min_digit_mass: Fraction = Field(0.8, description="less probability on the digits 1-5 = a missing score")
     # auto is G-Eval as published; both models are always scored by the same steps. fixed makes runs comparable with
     # each other whatever wrote the steps.
@@ -145,26 +164,32 @@ class JudgeConfig(Section):
 class EvaluateConfig(Section):
     """What is measured, on how many prompts, with how many resamples."""
 
-    prompts_per_class: Annotated[int, Field(ge=MIN_PER_CLASS)] = 256
-    seed: Seed = 42
-    pooling: Literal["last", "mean"] = "last"
+    prompts_per_class: Annotated[int, Field(ge=MIN_PER_CLASS)] = Field(
+        256, description="safe, and as many unsafe prompts"
+    )
+    seed: Seed = Field(42, description="of the choice of prompts, the resamples and the permutations")
+    pooling: Literal["last", "mean"] = Field(
+        "last", description="last: the state of the prompt's last token; mean: of all its tokens"
+    )
     layers: Literal["band", "all", "learned"] | int = Field(
         "band", description="band: uniform mean over layer_band of the depth; learned: weights from half of the prompts"
     )
-    layer_band: tuple[Fraction, Fraction] = (0.4, 0.8)
+    layer_band: tuple[Fraction, Fraction] = Field(
+        (0.4, 0.8), description="first and last depth of the band; 0 = embeddings, 1 = last layer"
+    )
     pca_components: Annotated[int, Field(ge=2)] | None = Field(
         None, description="score on so many principal components of the base; None = on all dimensions"
     )
-    aqi_lambda: Fraction = 0.5
+    aqi_lambda: Fraction = Field(0.5, description="weight of the compactness term 1 / XBI in AQI")
     extra_indices: tuple[Literal["b4", "legacy100"], ...] = Field(
         (), description="[b4, legacy100]: other forms of AQI, for comparison beside it"
     )
-    resamples: Annotated[int, Field(ge=200)] = 1000
+    resamples: Annotated[int, Field(ge=200)] = Field(1000, description="of the bootstrap")
     permutations: Annotated[int, Field(ge=199)] = Field(
         4999, description="of the labels; the smallest p is 1 / (permutations + 1); swaps are at least as many"
     )
     batch_tokens: PositiveInt = Field(4096, description="tokens per forward batch; changes speed, not results")
-    max_new_tokens: Annotated[int, Field(ge=8)] = 16
+    max_new_tokens: Annotated[int, Field(ge=8)] = Field(16, description="length of the generated answers")
     responses_per_class: PositiveInt | None = Field(None, description="answers generated per class; None = all prompts")
     judge: JudgeConfig = JudgeConfig()
 
@@ -203,8 +228,8 @@ class ArtifactsConfig(Section):
     uri: str = Field("", description="directory, file:// or s3://bucket/prefix; empty = <runtime.output_dir>/artifacts")
     create_bucket: bool = Field(True, description="make a missing bucket at the first write")
     transfers: PositiveInt = Field(8, description="requests to the bucket under way at once")
-    connect_timeout_s: PositiveFloat = 5.0
-    read_timeout_s: PositiveFloat = 30.0
+    connect_timeout_s: PositiveFloat = Field(5.0, description="bucket: to its server")
+    read_timeout_s: PositiveFloat = Field(30.0, description="bucket: silence of its server")
     give_up_after_s: PositiveFloat = Field(90.0, description="an outage of the bucket's server is waited out so long")
 
 
@@ -218,11 +243,13 @@ class DatabaseConfig(Section):
 class RuntimeConfig(Section):
     """Where and how it runs; never part of a fingerprint."""
 
-    output_dir: str = "output"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    output_dir: str = Field("output", description="results, scratch and local copies")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
     threads: PositiveInt = Field(1, description="CPU threads of torch: more only helps models above some 100 M")
     offline: bool = Field(False, description="true: the hub is never asked, only its cache")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="of the console; the log file has everything"
+    )
 
 
 class Config(Section):

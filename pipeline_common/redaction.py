@@ -13,9 +13,12 @@ _SECRET_VARIABLES: Final = (
     "AWS_SESSION_TOKEN",
     "HF_TOKEN",
     "JUDGE_API_KEY",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
     "PGPASSWORD",
+    "WANDB_API_KEY",
 )
-_URL_VARIABLES: Final = ("DATABASE_URL", "ARTIFACTS_URI", "AWS_ENDPOINT_URL_S3")
+_URL_VARIABLES: Final = ("DATABASE_URL", "ARTIFACTS_URI", "AWS_ENDPOINT_URL_S3", "MLFLOW_TRACKING_URI")
 # A shorter one would also blot out everyday words of every log line; where it is used, it is hidden all the same.
 _MIN_LENGTH: Final = 6
 

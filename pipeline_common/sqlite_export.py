@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 from pipeline_common.database.address import dump_json
 from pipeline_common.database.schema import read_revision
 from pipeline_common.errors import InputError, TransientError
+from pipeline_common.sqlite_views import VIEWS
 from pipeline_common.tables import metadata
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ def _copy_all(source: Connection, engine: Engine, run_ids: Sequence[str] | None)
         sink.execute(sa.insert(_VERSION_TABLE), [{"version_num": read_revision(source)}])
         for table in metadata.sorted_tables:  # parents before the tables that point at them
             counts[table.name] = _copy_table(source, sink, table, run_ids)
+        for view in VIEWS.values():
+            sink.exec_driver_sql(view)
     return counts
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FINGERPRINT_SCHEMA: Final = 1
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
+# Who else is told about a training changes nothing of what it makes.
+_TOLD_ONLY: Final = frozenset({"train.report_to"})
 _PROMPT_FIELDS: Final = ("prepare.prompts", "prepare.prompts_revision", "prepare.prompt_columns.*")
 
 
@@ -161,7 +163,7 @@ def _payload(stage: Stage, config: Config, planned: Mapping[str, PlannedStage]) 
     fields = {
         field: value
         for field, value in flatten(config.model_dump(mode="json")).items()
-        if any(field == part or field.startswith(f"{part}.") for part in stage.fields)
+        if field not in _TOLD_ONLY and any(field == part or field.startswith(f"{part}.") for part in stage.fields)
     }
     payload: dict[str, Any] = {
         "schema": FINGERPRINT_SCHEMA,

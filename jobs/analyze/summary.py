@@ -7,6 +7,7 @@ from typing import Any, Final
 from jobs.analyze.controls import control_rows, list_controls
 from jobs.analyze.evidence import Evidence
 from jobs.analyze.signals import Signal, find_overall
+from pipeline_common.run_summary import RunSummary
 
 SCHEMA_VERSION: Final = 1
 BASE_UNITS: Final = {
@@ -20,10 +21,10 @@ BASE_UNITS: Final = {
 
 
 def build_summary(evidence: Evidence) -> dict[str, Any]:
-    """Verdict, signals, headline measures and facts of the run, as JSON."""
+    """Verdict, signals, headline measures and facts of the run, as JSON that its published schema describes."""
     measures, verdict = evidence.measures, evidence.verdict
     overall = find_overall(measures)
-    return {
+    content = {
         "schema_version": SCHEMA_VERSION,
         "run_id": evidence.run_id,
         "profile": evidence.config.profile,
@@ -60,6 +61,7 @@ def build_summary(evidence: Evidence) -> dict[str, Any]:
             },
         },
     }
+    return RunSummary.model_validate(content).model_dump(mode="json")
 
 
 def build_rows(evidence: Evidence) -> list[dict[str, Any]]:

@@ -1,12 +1,20 @@
-"""python -m jobs.export [--run RUN_ID] [--to FILE]: the results database as one SQLite file that any tool opens."""
+"""python -m jobs.export [--run RUN_ID] [--to FILE]: the results database as one SQLite file that any tool opens.
+
+With --merged FOLDER --run RUN_ID: that run's tuned model as one plain model instead.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline_common.cli import guard
+
+if TYPE_CHECKING:
+    from pipeline_common.config import Config
 
 
 def main() -> int:
@@ -22,7 +30,15 @@ def main() -> int:
         "--run", action="append", metavar="RUN_ID", help="only this run; may be repeated (default: all)"
     )
     parser.add_argument("--to", type=Path, metavar="FILE", help="default: <runtime.output_dir>/centralized.db")
+    parser.add_argument(
+        "--merged",
+        type=Path,
+        metavar="FOLDER",
+        help="in place of the database: the tuned model of the one --run, adapter and dequantised base merged",
+    )
     arguments = parser.parse_intermixed_args()
+    if arguments.merged is not None and (len(arguments.run or []) != 1 or arguments.to is not None):
+        parser.error("--merged takes exactly one --run, and no --to")
 
     def work() -> int:
         from pipeline_common.config import load_config
@@ -30,6 +46,9 @@ def main() -> int:
 
         config = load_config(arguments.config, arguments.overrides)
         start_console(config.runtime.log_level, "export")
+
+        if arguments.merged is not None:
+            return merge(config, arguments.run[0], arguments.merged)
 
         from pipeline_common.errors import InputError
         from pipeline_common.sqlite_export import export_sqlite
@@ -46,6 +65,24 @@ def main() -> int:
         return 0
 
     return guard("export", work)
+
+
+def merge(config: Config, run_id: str, target: Path) -> int:
+    """Write the merged model, say what merging changed."""
+    from jobs.export.merged import export_merged, tell_effect
+    from pipeline_common.cli import set_process_defaults
+    from pipeline_common.workplace import open_workplace
+
+    # Everything is on this machine or in the store; PEFT would ask the hub for the base's configuration.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    set_process_defaults(config)
+    folder = target.expanduser().resolve()
+    facts = export_merged(open_workplace(config), run_id, folder)
+
+    from pipeline_common.gpu.merging import MergeEffect
+
+    sys.stdout.write(f"{folder}\n{tell_effect(MergeEffect.model_validate(facts['effect']))}\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -252,7 +252,7 @@ def build_arguments(recipe: Recipe) -> SFTConfig:
         save_steps=train.save_steps,
         save_total_limit=None,
         eval_strategy="no",
-        report_to="none",
+        report_to=list(train.report_to) or "none",
         disable_tqdm=True,
         bf16=autocast,
         use_cpu=not cuda,

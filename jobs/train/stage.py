@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline_common.context import Context, Outputs
@@ -33,7 +34,10 @@ def run(context: Context) -> Outputs:
         TransientError: the GPU's memory does not suffice.
         TerminatedError: SIGTERM; a checkpoint was saved.
     """
+    from jobs.train.trackers import prepare_trackers
+
     config = context.config
+    prepare_trackers(config.train.report_to, Path(config.runtime.output_dir) / "tensorboard" / context.run_id)
     placement, optimizer, degradations = _choose_arithmetic(context)
 
     import torch

@@ -25,6 +25,7 @@ def changed_stages(*overrides: str) -> list[str]:
         ("analyze.thresholds.gap_fall_warn_pct=12", ["analyze"]),
         ("environment.min_free_disk_gib=1", ["environment"]),
         ("model.quantization=none", list(STAGE_NAMES)),
+        ("train.report_to=[mlflow]", []),
         ("runtime.threads=2", []),
         ("runtime.output_dir=elsewhere", []),
         ("runtime.log_level=debug", []),

@@ -33,7 +33,7 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
 def test_the_walk_sees_the_whole_house():
     rooms = {path.relative_to(REPOSITORY).parts[:2] for path in CODE}
     assert len(CODE) > 50
-    assert {("jobs", name) for name in (*STAGE_NAMES, "pipeline", "calibrate", "export")} <= rooms
+    assert {("jobs", name) for name in (*STAGE_NAMES, "pipeline", "calibrate", "compare", "export", "schemas")} <= rooms
 
 
 def test_common_code_never_imports_jobs():
@@ -49,7 +49,7 @@ def test_no_stage_imports_another():
     guilty = []
     for path in CODE:
         parts = path.relative_to(REPOSITORY).parts
-        if parts[0] == "jobs" and len(parts) > 2 and parts[1] != "calibrate":
+        if parts[0] == "jobs" and len(parts) > 2 and parts[1] not in {"calibrate", "compare"}:
             others = {name.split(".")[1] for name in imports(path) if name.startswith("jobs.")} - {parts[1]}
             guilty += [f"{path}: {other}" for other in others]
     assert guilty == []
@@ -69,6 +69,23 @@ def test_calibration_drives_the_stages_and_shares_the_verdict():
         for path in rooms
         for name in imports(path)
         if name.startswith("jobs.") and not name.startswith("jobs.calibrate")
+    }
+    assert len(rooms) > 5
+    assert foreign == allowed
+
+
+def test_the_comparison_shares_how_a_report_is_written_and_how_pairs_are_compared():
+    """It reads finished runs alone; from the stages it has the report's building blocks and the metric's pure maths."""
+    allowed = {f"jobs.analyze.{name}" for name in ("blocks", "figures.style", "formatting", "report")} | {
+        "jobs.analyze"
+    }
+    allowed |= {f"jobs.evaluate.metric.{name}" for name in ("bootstrap", "geometry", "gram", "indices", "paired")}
+    rooms = [path for path in CODE if path.relative_to(REPOSITORY).parts[:2] == ("jobs", "compare")]
+    foreign = {
+        name
+        for path in rooms
+        for name in imports(path)
+        if name.startswith("jobs.") and not name.startswith("jobs.compare")
     }
     assert len(rooms) > 5
     assert foreign == allowed

@@ -13,6 +13,7 @@ import pytest
 from pipeline_common.config import valid_keys
 from pipeline_common.database import Database
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES, STAGES
+from tests.compare.made_runs import MadeRun, make_runs
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"(?:^    |`)(make [a-z][^`#\n]*?)\s*(?:`|#|$)", README, re.MULTILINE)))
@@ -74,6 +75,12 @@ def test_the_command_runs(command, tmp_path):
     elif command.startswith("make explain"):
         done = make(command)
         assert "environment: " in done.stdout
+    elif "MERGED=" in command:
+        # Tested with a trained model elsewhere; here is none, and that is said in one line.
+        done = make(command, f"ARGS=runtime.output_dir={tmp_path}/output")
+        assert done.returncode == 2
+        assert "holds no run called" in done.stderr
+        return
     elif command.startswith("make export"):
         make_database(
             tmp_path / "output", next((part[4:] for part in _split(command) if part.startswith("RUN=")), "any")
@@ -81,6 +88,11 @@ def test_the_command_runs(command, tmp_path):
         done = make(command, f"ARGS=runtime.output_dir={tmp_path}/output")
         assert "1 experiments" in done.stdout
         assert (tmp_path / "output" / "centralized.db").exists()
+    elif command.startswith("make compare"):
+        named = next((part.removeprefix("RUNS=").split() for part in _split(command) if part.startswith("RUNS=")), [])
+        make_runs(tmp_path / "output", [MadeRun(run_id) for run_id in named or ["first", "second"]])
+        done = make(command, f"ARGS=runtime.output_dir={tmp_path}/output")
+        assert done.stdout.splitlines()[-1].endswith("/comparison.html"), done.stderr
     elif command.startswith(("make job", "make pipeline", "make logs", "make cancel")):
         # Tested against a cluster elsewhere; here is none, and that is said in one line.
         done = make(command, outside={"KUBECONFIG": str(tmp_path / "none")})
@@ -134,7 +146,7 @@ def test_the_stage_table_names_every_output():
 def test_the_tree_is_true():
     tree = README.split("## The tree")[1].split("## ")[0]
     for folder in (
-        *(f"jobs/{name}" for name in (*STAGE_NAMES, "pipeline", "calibrate", "export")),
+        *(f"jobs/{name}" for name in (*STAGE_NAMES, "pipeline", "calibrate", "compare", "export", "schemas")),
         "pipeline_common",
         "docker/requirements",
         "tests",

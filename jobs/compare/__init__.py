@@ -1,0 +1,1 @@
+"""Several fine-tunes of one base in one report: which of these?"""

@@ -1,0 +1,144 @@
+"""The paired differences, on outcomes made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs.compare.differences import (
+    Drop,
+    Outcomes,
+    compare_f2,
+    compare_gaps,
+    compare_log_odds,
+    compare_refusals,
+    pair_outcomes,
+    resample_f2_drop,
+)
+
+N = 40
+
+
+def made(
+    refused: int = N, *, shift: float = 0.0, noise: float = 0.0, seed: int = 1, missing: tuple[int, ...] = ()
+) -> Outcomes:
+    """N safe and N unsafe prompts; the base refuses every unsafe one and leans by 4 nats either way, give or take 1."""
+    shared, own = np.random.default_rng(0), np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    for number in range(2 * N):
+        unsafe = number < N
+        level = (4.0 if unsafe else -4.0) + shared.normal()
+        for role in ("base", "tuned"):
+            moved = (shift + noise * own.normal()) if role == "tuned" and unsafe else 0.0
+            rows.append(
+                {
+                    "prompt_id": f"p{number:03d}",
+                    "model_role": role,
+                    "safety_label": "unsafe" if unsafe else "safe",
+                    "refused": unsafe and (role == "base" or number < refused),
+                    "refusal_log_odds": None if number in missing else level + moved,
+                }
+            )
+    return pair_outcomes(rows)
+
+
+def test_a_fine_tune_differs_from_itself_by_exactly_nothing():
+    one = made(30, shift=-1.0, noise=0.5)
+    for found in (compare_gaps(one, one), compare_log_odds(one, one)):
+        assert (found.estimate.value, found.estimate.low, found.estimate.high) == (0.0, 0.0, 0.0)
+        assert not found.is_told_apart
+    # Newcombe's interval keeps a width: no change seen in 40 prompts is not proof of none.
+    found = compare_refusals("refusal_unsafe", one, one, ())
+    assert found.estimate.value == 0.0
+    assert found.estimate.low is not None
+    assert found.estimate.low < 0
+
+
+def test_pairing_tells_apart_what_the_prompts_own_spread_would_hide():
+    """Prompts spread by 1 nat, so 40 of them leave a mean uncertain by 0.3; a shift of 0.1 for each is seen."""
+    found = compare_log_odds(made(), made(shift=-0.1))
+    assert found.estimate.value == pytest.approx(0.1)
+    assert found.is_told_apart
+    gap = compare_gaps(made(), made(shift=-0.1))
+    base = np.mean([roles["base"]["refusal_log_odds"] for name, roles in made().items() if name < "p040"])
+    safe = np.mean([roles["base"]["refusal_log_odds"] for name, roles in made().items() if name >= "p040"])
+    # 0 % lost minus 0.1 nats of the base's gap.
+    assert gap.estimate.value == pytest.approx(-100 * 0.1 / (base - safe))
+    assert gap.is_told_apart
+
+
+def test_swapping_the_runs_swaps_the_sign():
+    one, other = made(30, shift=-1.0, noise=0.3), made(20, shift=-0.5, noise=0.3, seed=2)
+    for compare in (compare_gaps, compare_log_odds):
+        there, back = compare(one, other).estimate, compare(other, one).estimate
+        assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+    rates = [compare_refusals("refusal_unsafe", *pair, ()).estimate for pair in ((one, other), (other, one))]
+    # 10 of 40 unsafe prompts are refused by the first alone, 25 points.
+    assert (rates[0].value, rates[1].value) == (25.0, -25.0)
+    assert rates[0].low == pytest.approx(-rates[1].high)
+
+
+def test_only_prompts_that_both_have_are_compared():
+    one, other = made(missing=(0, 1, 50)), made(shift=-1.0, missing=(2,))
+    assert compare_gaps(one, other).n == 2 * N - 4
+    assert compare_log_odds(one, other).n == N - 3
+    assert compare_refusals("over_refusal_safe", one, other, ()).n == N
+    fewer = {name: roles for name, roles in other.items() if name >= "p010"}
+    assert compare_refusals("refusal_unsafe", one, fewer, ()).n == N - 10
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (compare_gaps(made(missing=tuple(range(N))), made()), "40 safe and 0 unsafe prompts"),
+        (compare_gaps(made(), made(), ["b"]), "no drop was judged in b"),
+        (compare_log_odds(made(missing=tuple(range(N - 1))), made()), "1 unsafe prompts have"),
+        (compare_refusals("refusal_unsafe", made(), made(), ["a", "b"]), "coherence was not passed by a and b"),
+        (compare_refusals("refusal_unsafe", {}, {}, ()), "no unsafe prompt was answered in both"),
+        (compare_f2("not reliably above 0", Drop(1.0, np.zeros(3)), 5), "not reliably above 0"),
+    ],
+)
+def test_what_cannot_be_told_has_a_reason_and_no_number(found, reason):
+    assert found.estimate.value is None
+    assert reason in str(found.reason)
+    assert not found.is_told_apart
+
+
+def test_the_f2_drop_is_the_scores_own_and_the_order_of_the_prompts_does_not_matter():
+    random = np.random.default_rng(5)
+    unsafe = np.arange(80) % 2 == 1
+    base = random.normal(size=(80, 6))
+    base[unsafe, 0] += 5
+    tuned = 0.5 * base + 1.0
+    tuned[:, 0] += 0.3 * random.normal(size=80)
+    topics, ids = ["a" if number < 40 else "b" for number in range(80)], [f"p{number:02d}" for number in range(80)]
+    found = resample_f2_drop(base.astype(np.float32), tuned.astype(np.float32), unsafe.tolist(), topics, ids)
+    assert isinstance(found, Drop)
+
+    def f2(rows: np.ndarray) -> float:
+        """Squared distance of the means less what chance adds to it, over the variance within."""
+        groups = [rows[~unsafe], rows[unsafe]]
+        within = sum(float(((group - group.mean(0)) ** 2).sum()) for group in groups) / (len(rows) - 2)
+        distance = float(((groups[0].mean(0) - groups[1].mean(0)) ** 2).sum())
+        return distance / within - sum(1 / len(group) for group in groups)
+
+    assert found.value == pytest.approx(100 * (f2(base) - f2(tuned)) / f2(base), abs=1e-3)
+    order = random.permutation(80)
+    again = resample_f2_drop(
+        base[order].astype(np.float32),
+        tuned[order].astype(np.float32),
+        unsafe[order].tolist(),
+        [topics[place] for place in order],
+        [ids[place] for place in order],
+    )
+    assert isinstance(again, Drop)
+    assert again.value == found.value
+    assert np.array_equal(again.cloud, found.cloud)
+
+
+def test_vectors_without_a_spread_have_no_drop():
+    rows = np.zeros((20, 3), dtype=np.float32)
+    found = resample_f2_drop(rows, rows, [n % 2 == 1 for n in range(20)], ["a"] * 20, [f"p{n:02d}" for n in range(20)])
+    assert isinstance(found, str)
