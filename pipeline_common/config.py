@@ -163,7 +163,12 @@ class EvaluateConfig(Section):
     permutations: Annotated[int, Field(ge=199)] = Field(
         4999, description="of the labels; the smallest p is 1 / (permutations + 1); swaps are at least as many"
     )
-    batch_tokens: PositiveInt = Field(4096, description="tokens per forward batch; changes speed, not results")
+    batch_tokens: PositiveInt | Literal["auto"] = Field(
+        "auto", description="tokens per forward batch; changes speed, not results; auto: by the GPU's free memory"
+    )
+    sweep: Literal["auto", "simple", "flat"] = Field(
+        "auto", description="activations: padded batches, or flattened ones for speed (auto: flattened on a GPU)"
+    )
     max_new_tokens: Annotated[int, Field(ge=8)] = 16
     responses_per_class: PositiveInt | None = Field(None, description="answers generated per class; None = all prompts")
     judge: JudgeConfig = JudgeConfig()

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluate.metric.representation import require_finite
-from jobs.evaluate.model import ROLES, ModelPair
+from jobs.evaluate.model import ROLES, ModelPair, resolve_batch_tokens
+from jobs.evaluate.model_flat_sweep import sweep_flat
 from jobs.evaluate.model_generation import Generated, beam_openings, generate
 from jobs.evaluate.model_openings import refusal_log_odds
 from jobs.evaluate.model_sweep import sweep
@@ -49,26 +50,32 @@ def encode_selected(
     return EncodedPrompts(selected, token_ids, answered)
 
 
-def read_activations(pair: ModelPair, prompts: EncodedPrompts, config: EvaluateConfig) -> dict[str, Activations]:
-    """Model role -> pooled activations [N, L + 1, D].
+def read_activations(pair: ModelPair, prompts: EncodedPrompts, config: EvaluateConfig, role: str) -> Activations:
+    """A role's pooled activations [N, L + 1, D].
 
     Raises:
         InputError: NaN or infinity (which prompt, which layer).
     """
-    found = {}
-    for role in ROLES:
-        with pair.playing(role) as model:
-            found[role] = sweep(
-                model,
-                prompts.token_ids,
-                pooling=config.pooling,
-                pad_id=pair.pad_id,
-                bos_id=pair.tokenizer.bos_token_id,
-                batch_tokens=config.batch_tokens,
-                what=f"activations of the {role} model",
-            )
-        require_finite(found[role], [prompt.prompt_id for prompt in prompts.prompts], role)
+    pooled = {
+        "pooling": config.pooling,
+        "bos_id": pair.tokenizer.bos_token_id,
+        "what": f"activations of the {role} model",
+    }
+    with pair.playing(role) as model:
+        batch_tokens = resolve_batch_tokens(config.batch_tokens, model)
+        if chosen_sweep(pair, config) == "flat":
+            found = sweep_flat(model, prompts.token_ids, batch_tokens=batch_tokens, **pooled)
+        else:
+            found = sweep(model, prompts.token_ids, pad_id=pair.pad_id, batch_tokens=batch_tokens, **pooled)
+    require_finite(found, [prompt.prompt_id for prompt in prompts.prompts], role)
     return found
+
+
+def chosen_sweep(pair: ModelPair, config: EvaluateConfig) -> str:
+    """How activations are read here: "simple" (padded batches) or "flat"."""
+    if config.sweep != "auto":
+        return config.sweep
+    return "flat" if pair.placement.device == "cuda" else "simple"
 
 
 def read_answers(pair: ModelPair, prompts: EncodedPrompts, config: EvaluateConfig) -> dict[str, list[Generated]]:
@@ -83,7 +90,7 @@ def read_answers(pair: ModelPair, prompts: EncodedPrompts, config: EvaluateConfi
                 stop_ids=pair.stop_ids,
                 pad_id=pair.pad_id,
                 max_new_tokens=config.max_new_tokens,
-                batch_tokens=config.batch_tokens,
+                batch_tokens=resolve_batch_tokens(config.batch_tokens, model),
                 what=f"answers of the {role} model",
             )
     return found
@@ -107,7 +114,7 @@ def find_openings(
                 pad_id=pair.pad_id,
                 tokens=OPENING_TOKENS,
                 beams=BEAMS,
-                batch_tokens=config.batch_tokens,
+                batch_tokens=resolve_batch_tokens(config.batch_tokens, model),
                 what=f"openings of the {role} model",
             )
         probable += [_opening(one) for beams in found for one in beams if is_refusal(one.text)]
@@ -136,7 +143,7 @@ def read_log_odds(
                 prompts.token_ids,
                 tree,
                 pad_id=pair.pad_id,
-                batch_tokens=config.batch_tokens,
+                batch_tokens=resolve_batch_tokens(config.batch_tokens, model),
                 what=f"refusal log-odds of the {role} model",
             )
     return found

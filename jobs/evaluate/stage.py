@@ -92,7 +92,7 @@ def run(context: Context) -> Outputs:
     write_json_lines(context.files / "responses.jsonl", rows)
     return Outputs(
         rows={"aqi_scores": score_rows(geometry), "model_responses": rows},
-        summary=_summarise(measures, clock),
+        summary=_summarise(measures, clock) | {"base_activations": reading.base_source},
         degradations=measures.degradations,
     )
 
