@@ -152,9 +152,10 @@ def main() -> None:
     started = time.perf_counter()
     pair = build_pair(options.layers)
     rate = matmul_rate()
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, transformers {installed_version('transformers')}, "
-          f"bitsandbytes {installed_version('bitsandbytes')}, liger-kernel {installed_version('liger-kernel')} "
-          f"({'used' if liger_kernels() else 'not used'}); bf16 product of 8,192 squared {rate / 1e12:.0f} TFLOP/s; "
+    names = ("transformers", "peft", "bitsandbytes", "liger-kernel")
+    versions = ", ".join(f"{name} {installed_version(name)}" for name in names)
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {versions} "
+          f"(Liger {'used' if liger_kernels() else 'not used'}); bf16 matrix product {rate / 1e12:.0f} TFLOP/s; "
           f"model made in {time.perf_counter() - started:.0f} s\n", flush=True)  # fmt: skip
     prompts = made_prompts(options.prompts)
     few = prompts[:400]
@@ -196,9 +197,8 @@ def main() -> None:
         print(f"<!-- {role}: worst layer's difference from the naive states: flattened {difference(flat, reference)}, "
               f"padded {difference(padded, reference)}; padded with other batches from padded "
               f"{difference(other, padded)} -->", flush=True)  # fmt: skip
-    print(
-        "\n| 128 answers of 64 tokens | role | answers/s | new tokens/s | peak GiB |\n| --- | --- | ---: | ---: | ---: |"
-    )
+    print("\n| 128 answers of 64 tokens | role | answers/s | new tokens/s | peak GiB |")
+    print("| --- | --- | ---: | ---: | ---: |")
     for role in ("base", "tuned"):
         found = {}
         for name, decoder in (("transformers' loop", "library"), ("**recorded steps**", "steps")):

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from jobs.evaluate.base_activations import AREA, describe_base
-from tests.evaluate.made_models import build_adapter, publish_inputs, labelled_prompts
 from pipeline_common.config import load_config
+from tests.evaluate.made_models import build_adapter, labelled_prompts, publish_inputs
 
 FACTS = {
     "commit": "b" * 40,

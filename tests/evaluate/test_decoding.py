@@ -8,7 +8,7 @@ from jobs.evaluate.model_decoding import can_be_recorded
 from jobs.evaluate.model_generation import generate
 
 
-def answers(pair, prompts, role, decoder, *, stop_ids=(2,), max_new_tokens=15, batch_tokens=300):
+def answers(pair, prompts, role, decoder, *, stop_ids=(2,), max_new_tokens=13, batch_tokens=300):
     with pair.playing(role) as model:
         return generate(
             model,
