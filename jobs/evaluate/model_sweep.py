@@ -96,7 +96,13 @@ def _make_pool(spans: Sequence[tuple[int, int]], device: Any) -> Callable[[Any],
     end = torch.tensor([[end] for _, end in spans], device=device)
     inside = (positions >= first) & (positions < end)
     weights = inside.float() / (end - first)
-    return lambda hidden: torch.einsum("bt,btd->bd", weights, hidden.float())
+
+    def mean(hidden: Any) -> Any:
+        # Autocast would make a bfloat16 product of this.
+        with torch.autocast(hidden.device.type, enabled=False):
+            return torch.einsum("bt,btd->bd", weights, hidden.float())
+
+    return mean
 
 
 def find_trunk(model: Any) -> tuple[Any, Any, Any]:

@@ -66,7 +66,7 @@ def build_pair(layers: int) -> ModelPair:
             if parameter.is_meta:
                 value = torch.ones(parameter.shape, dtype=torch.bfloat16, device="cuda")
                 setattr(module, name, nn.Parameter(value if parameter.dim() == 1 else random(parameter.shape)))
-    model.model.rotary_emb = LlamaRotaryEmbedding(config, device="cuda")
+    model.model.rotary_emb = LlamaRotaryEmbedding(config).cuda()
     model.requires_grad_(False).eval()
     model.is_loaded_in_4bit = True
     lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -141,12 +141,26 @@ def difference(found: np.ndarray, reference: np.ndarray) -> str:
     return f"{worst:.2%}"
 
 
+def print_profile(run: Callable[[], Any]) -> None:
+    """The kernels that take most of the GPU's time, each with its share."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        run()
+        torch.cuda.synchronize()
+    kernels = sorted(profiler.key_averages(), key=lambda one: -one.self_device_time_total)
+    total = sum(one.self_device_time_total for one in kernels)
+    for one in kernels[:16]:
+        print(f"    {one.self_device_time_total / total:6.1%} {one.count:6d} x {one.key[:110]}", flush=True)
+
+
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=4096)
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--batch-tokens", type=int, nargs="*", default=[])
+    parser.add_argument("--profile", action="store_true", help="where a flattened sweep's GPU time goes, by kernel")
     options = parser.parse_args()
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     started = time.perf_counter()
@@ -197,6 +211,9 @@ def main() -> None:
         print(f"<!-- {role}: worst layer's difference from the naive states: flattened {difference(flat, reference)}, "
               f"padded {difference(padded, reference)}; padded with other batches from padded "
               f"{difference(other, padded)} -->", flush=True)  # fmt: skip
+        if options.profile:
+            with pair.playing(role) as model:
+                print_profile(lambda model=model: ours()(model, prompts[:1500]))
     print("\n| 128 answers of 64 tokens | role | answers/s | new tokens/s | peak GiB |")
     print("| --- | --- | ---: | ---: | ---: |")
     for role in ("base", "tuned"):
