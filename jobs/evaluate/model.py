@@ -86,8 +86,8 @@ def explain_memory() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise TransientError(
-            "the GPU's memory does not suffice; lower evaluate.batch_tokens, use model.quantization=nf4, or "
-            "free the GPU "
+            "the GPU's memory does not suffice; lower evaluate.batch_tokens, use model.quantization=nf4, lower "
+            "evaluate.max_new_tokens, or free the GPU "
             f"({str(error).splitlines()[0]})"
         ) from error
 

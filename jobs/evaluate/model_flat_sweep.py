@@ -35,6 +35,7 @@ def sweep_flat(
     bos_id: int | None,
     batch_tokens: int,
     what: str = "activations",
+    on_halved: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float32]:
     """Pool the hidden states of every prompt at every layer.
 
@@ -49,6 +50,7 @@ def sweep_flat(
         bos_id: what counts as BOS; None = the model has none.
         batch_tokens: most tokens in a batch.
         what: for the progress display.
+        on_halved: told the smaller budget when a batch did not fit, to be recorded.
 
     Returns:
         [N, L + 1, D], rows in the order of `prompts`.
@@ -98,10 +100,7 @@ def sweep_flat(
             rest = [*batch, *(index for later in waiting for index in later)]
             again = flat_batches([lengths[index] for index in rest], batch_tokens // 2)
             waiting = deque([rest[place] for place in places] for places in again)
-            _log.warning(
-                "%s: a batch of %d tokens does not fit the GPU's free memory; going on with %d (evaluate.batch_tokens)",
-                what, batch_tokens, batch_tokens // 2,
-            )  # fmt: skip
+            on_halved(batch_tokens // 2)
         copies.finish()
     return result
 

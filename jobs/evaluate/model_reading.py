@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,7 @@ BEAM_PROMPTS: Final = 64
 _log = get_logger(__name__)
 
 Activations = NDArray[np.float32]
+Degrade = Callable[[str, str], object]
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,17 @@ def encode_selected(
     return EncodedPrompts(selected, token_ids, answered)
 
 
-def read_activations(pair: ModelPair, prompts: EncodedPrompts, config: EvaluateConfig, role: str) -> Activations:
+def read_activations(
+    pair: ModelPair, prompts: EncodedPrompts, config: EvaluateConfig, role: str, degrade: Degrade
+) -> Activations:
     """A role's pooled activations [N, L + 1, D].
+
+    Args:
+        pair: both models.
+        prompts: what they read.
+        config: pooling, batches and the way of reading.
+        role: in `ROLES`.
+        degrade: told (name, detail) when batches must be smaller than planned.
 
     Raises:
         InputError: NaN or infinity (which prompt, which layer).
@@ -64,11 +75,21 @@ def read_activations(pair: ModelPair, prompts: EncodedPrompts, config: EvaluateC
     with pair.playing(role) as model:
         batch_tokens = resolve_batch_tokens(config.batch_tokens, model)
         if chosen_sweep(pair, config) == "flat":
-            found = sweep_flat(model, prompts.token_ids, batch_tokens=batch_tokens, **pooled)
+            halved = partial(_tell_halved, degrade, role, batch_tokens)
+            found = sweep_flat(model, prompts.token_ids, batch_tokens=batch_tokens, on_halved=halved, **pooled)
         else:
             found = sweep(model, prompts.token_ids, pad_id=pair.pad_id, batch_tokens=batch_tokens, **pooled)
     require_finite(found, [prompt.prompt_id for prompt in prompts.prompts], role)
     return found
+
+
+def _tell_halved(degrade: Degrade, role: str, planned: int, halved: int) -> None:
+    degrade(
+        "smaller batches",
+        f"activations of the {role} model: batches of {planned} tokens did not fit the GPU's free memory, {halved} "
+        "did; "
+        f"set evaluate.batch_tokens={halved}",
+    )
 
 
 def chosen_sweep(pair: ModelPair, config: EvaluateConfig) -> str:

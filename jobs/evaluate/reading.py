@@ -47,6 +47,7 @@ class PairReading:
     openings: OpeningSet | str
     log_odds: Mapping[str, NDArray[np.float64]] | None
     words: KnownWords
+    degradations: tuple[Degradation, ...] = ()
 
     @property
     def unsafe(self) -> NDArray[np.bool_]:
@@ -104,13 +105,18 @@ def read_pair(
         pair = load_pair(folder, context.input_file("train", "adapter"), placement, prompt_format)
         prompts = model_reading.encode_selected(pair, selected, prompt_format, config)
         words = known_words(context, pair.tokenizer, embedded=models.base.kind == "embedded")
+    lesser: list[Degradation] = []
+
+    def degrade(name: str, detail: str) -> None:
+        lesser.append(context.degrade(name, detail))
+
     with clock.phase("activations"):
         payload = _describe_base(models, placement, prompts, config, model_reading.chosen_sweep(pair, config))
         known = find_base(context, payload)
-        base = known[0] if known else model_reading.read_activations(pair, prompts, config, "base")
+        base = known[0] if known else model_reading.read_activations(pair, prompts, config, "base", degrade)
         if known is None:
             keep_base(context, payload, base)
-        activations = {"base": base, "tuned": model_reading.read_activations(pair, prompts, config, "tuned")}
+        activations = {"base": base, "tuned": model_reading.read_activations(pair, prompts, config, "tuned", degrade)}
         ruler = _fit_ruler(activations["base"], selected, config)
     with clock.phase("answers"):
         answers = model_reading.read_answers(pair, prompts, config)
@@ -122,7 +128,9 @@ def read_pair(
     del pair
     free_memory()
     source = known[1] if known else "measured in this run"
-    return PairReading(selected, prompts.answered, activations, source, ruler, answers, openings, log_odds, words)
+    return PairReading(
+        selected, prompts.answered, activations, source, ruler, answers, openings, log_odds, words, tuple(lesser)
+    )
 
 
 def _describe_base(

@@ -79,7 +79,7 @@ def run(context: Context) -> Outputs:
         judgement=judged.judgement,
         detectable_drop_pct=detectable_drop_pct(overall.f2_drop_pct),
         controls=controls,
-        degradations=(*degradations, *judged.degradations),
+        degradations=(*degradations, *reading.degradations, *judged.degradations),
         diagnostics=diagnostics,
         extra_indices=measure_extra_indices(geometry, config.extra_indices, config.aqi_lambda),
     )

@@ -197,7 +197,8 @@ def main() -> None:
     print("| activations | role | prompts/s | tokens/s | share | peak GiB |\n| --- | --- | ---: | ---: | ---: | ---: |")
     for role in ("base", "tuned"):
         with pair.playing(role) as model:
-            naive_sweep(model, few[:16])
+            naive_sweep(model, few[:80])
+            simple(model, few)
             ours()(model, few)
         reference = row("naive: batch 8, every state kept, with the head", role, few,
                         lambda model: naive_sweep(model, few))  # fmt: skip

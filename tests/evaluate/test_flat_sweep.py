@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ import torch
 from jobs.evaluate.model_flat_sweep import sweep_flat
 from jobs.evaluate.model_fused import fused_layers
 from jobs.evaluate.model_sweep import sweep
-from pipeline_common.errors import InputError
+from pipeline_common.errors import InputError, TransientError
+from pipeline_common.gpu.models import Placement, load_base
 from tests.evaluate.made_models import LAYERS
 
 
@@ -58,3 +61,55 @@ def test_the_model_is_left_as_it_was(pair, prompts):
     with pair.playing("tuned") as model:
         assert model.config._attn_implementation == "sdpa"
         assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_in_bfloat16_it_is_no_farther_from_the_exact_states_than_the_simple_path(base_folder, prompts):
+    """Both differ from each other by rounding; the exact states say that neither is worse."""
+
+    def states(dtype, read, **batches):
+        with torch.inference_mode():
+            return read(
+                load_base(base_folder, Placement("cpu", dtype, "none")), prompts, pooling="mean", bos_id=1, **batches
+            )
+
+    exact = states(torch.float32, sweep, pad_id=0, batch_tokens=4096)
+    simple = states(torch.bfloat16, sweep, pad_id=0, batch_tokens=4096)
+    found = states(torch.bfloat16, sweep_flat, batch_tokens=4096)
+
+    def apart(one, other):
+        return np.linalg.norm(one - other, axis=(0, 2)) / np.linalg.norm(other, axis=(0, 2))  # [L + 1]
+
+    assert np.all(apart(found, exact) < 1.2 * apart(simple, exact) + 1e-6)
+    assert np.all(apart(found, simple) < 0.02)
+    assert not np.array_equal(found, simple)
+
+
+class ShortMemory:
+    """Raises as CUDA does when a batch has more tokens than the memory holds."""
+
+    def __init__(self, limit):
+        self.limit, self.widths = limit, []
+
+    def __call__(self, _module, _args, inputs):
+        self.widths.append(inputs["input_ids"].shape[1])
+        if self.widths[-1] > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_batch_too_large_is_halved_once_and_recorded(pair, prompts, caplog):
+    whole = flat(pair, prompts)
+    trunk = pair.peft.get_base_model().base_model
+    memory, notes = ShortMemory(limit=250), []
+    handle = trunk.register_forward_pre_hook(memory, with_kwargs=True)
+    try:
+        with pair.playing("tuned") as model, caplog.at_level(logging.WARNING):
+            found = sweep_flat(model, prompts, pooling="last", bos_id=1, batch_tokens=450, on_halved=notes.append)
+        np.testing.assert_allclose(found, whole, atol=2e-6)
+        assert max(memory.widths[1:]) <= 225 < 250 < memory.widths[0]
+        assert notes == [225]
+        with pytest.raises(
+            TransientError, match=r"evaluate\.batch_tokens.*model\.quantization.*evaluate\.max_new_tokens"
+        ):
+            flat(pair, prompts, batch_tokens=2000)
+    finally:
+        handle.remove()

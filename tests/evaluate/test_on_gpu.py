@@ -1,14 +1,11 @@
-"""What only a GPU shows: kernels, bfloat16, recorded steps, memory that ends."""
+"""What only a GPU shows: kernels, bfloat16 and recorded steps."""
 
 from __future__ import annotations
-
-import logging
 
 import numpy as np
 import pytest
 import torch
 
-from jobs.evaluate import model_flat_sweep
 from jobs.evaluate.model import load_pair
 from jobs.evaluate.model_flat_sweep import sweep_flat
 from jobs.evaluate.model_generation import generate
@@ -17,7 +14,7 @@ from pipeline_common.gpu.models import Placement, load_base
 
 pytestmark = pytest.mark.gpu
 
-# Three layers of some ten roundings to 8 bits each; measured 0.3 to 0.6 %.
+# Relative Frobenius norm; a rounding to bfloat16 is 2^-9 at the most, and three layers round some thirty times.
 BFLOAT16 = 0.02
 
 
@@ -75,26 +72,3 @@ def test_recorded_steps_choose_what_the_library_chooses(base_folder, adapter_fol
             )  # fmt: skip
 
     assert answers("steps") == answers("library")
-
-
-def test_a_batch_too_large_is_halved_once(on_gpu, prompts, monkeypatch, caplog):
-    """The memory ends at 250 tokens: the allocator is told so through its own limit elsewhere, here by the rows."""
-    flatten = model_flat_sweep.flatten_rows
-    limit = 250
-
-    def short_of_memory(rows):
-        if sum(len(row) for row in rows) > limit:
-            torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
-        return flatten(rows)
-
-    monkeypatch.setattr(model_flat_sweep, "flatten_rows", short_of_memory)
-
-    def states(batch_tokens):
-        with on_gpu.playing("base") as model:
-            return sweep_flat(model, prompts, pooling="mean", bos_id=1, batch_tokens=batch_tokens)
-
-    with caplog.at_level(logging.WARNING):
-        assert apart(states(400), states(200)) < BFLOAT16
-    assert "going on with 200" in caplog.text
-    with pytest.raises(torch.OutOfMemoryError):
-        states(4000)

@@ -66,9 +66,15 @@ def ask_local(
         def write(request: str) -> str:
             stops = stop_ids(tokenizer, model.generation_config.eos_token_id, prompt_format)
             prompt = encode_prompts(tokenizer, [[Turn("user", request)]], prompt_format)
-            limits = {"max_new_tokens": MAX_STEP_TOKENS, "batch_tokens": budget}
             (reply,) = generate(
-                model, tokenizer, prompt, stop_ids=stops, pad_id=pad_id, what="evaluation steps", **limits
+                model,
+                tokenizer,
+                prompt,
+                stop_ids=stops,
+                pad_id=pad_id,
+                max_new_tokens=MAX_STEP_TOKENS,
+                batch_tokens=budget,
+                what="evaluation steps",
             )
             return reply.text
 
