@@ -24,7 +24,7 @@ def _keep(rows, eighths, width8, seed, limit, ROWS: tl.constexpr, COLUMNS: tl.co
 @triton.jit(do_not_specialize=["tokens", "seed", "limit"])
 def _project(
     x_ptr, a_ptr, out_ptr, tokens, width, seed, limit, scale, R: tl.constexpr, M: tl.constexpr, C: tl.constexpr
-):  # type: ignore[no-untyped-def]  # noqa: N803, E501
+):  # type: ignore[no-untyped-def]
     rows = tl.program_id(0) * M + tl.arange(0, M)
     ranks = tl.arange(0, R)
     total = tl.zeros((M, R), dtype=tl.float32)
@@ -46,7 +46,7 @@ def _project(
 @triton.jit(do_not_specialize=["tokens", "seed", "limit", "share"])
 def _outer(
     below_ptr, x_ptr, out_ptr, tokens, share, width, seed, limit, R: tl.constexpr, M: tl.constexpr, C: tl.constexpr
-):  # type: ignore[no-untyped-def]  # noqa: N803, E501
+):  # type: ignore[no-untyped-def]
     columns = tl.program_id(0) * C + tl.arange(0, C)
     eighths = tl.program_id(0) * (C // 8) + tl.arange(0, C // 8)
     ranks = tl.arange(0, R)
@@ -67,7 +67,7 @@ def _outer(
 @triton.jit(do_not_specialize=["tokens", "seed", "limit"])
 def _add_back(
     slope_ptr, below_ptr, a_ptr, tokens, width, seed, limit, scale, R: tl.constexpr, M: tl.constexpr, C: tl.constexpr
-):  # type: ignore[no-untyped-def]  # noqa: N803, E501
+):  # type: ignore[no-untyped-def]
     rows = tl.program_id(0) * M + tl.arange(0, M)
     columns = tl.program_id(1) * C + tl.arange(0, C)
     eighths = tl.program_id(1) * (C // 8) + tl.arange(0, C // 8)
@@ -110,7 +110,7 @@ def outer(below: torch.Tensor, x: torch.Tensor, drop: float, seed: int) -> torch
 
 
 def add_back(slope: torch.Tensor, below: torch.Tensor, a: torch.Tensor, drop: float, seed: int) -> None:
-    """slope += drop(below A), in place: slope [T, K], below [T, r], A [r, K]."""
+    """Slope += drop(below A), in place: slope [T, K], below [T, r], A [r, K]."""
     tokens, width = slope.shape
     below, a = below.contiguous(), a.contiguous()
     limit, scale = _limit(drop)

@@ -32,7 +32,7 @@ def outer(below: torch.Tensor, x: torch.Tensor, drop: float, seed: int) -> torch
 
 
 def add_back(slope: torch.Tensor, below: torch.Tensor, a: torch.Tensor, drop: float, seed: int) -> None:
-    """slope += drop(below A), in place: slope [T, K], below [T, r], A [r, K]."""
+    """Slope += drop(below A), in place: slope [T, K], below [T, r], A [r, K]."""
     if not drop:
         slope.addmm_(below, a)
         return
@@ -55,15 +55,32 @@ def _kernels(x: torch.Tensor, rank: int) -> Any:
     """The Triton module where it can be used: a GPU with bfloat16 products, and a rank that fills a tile."""
     if not x.is_cuda or x.dtype not in (torch.bfloat16, torch.float16) or rank not in (16, 32, 64):
         return None
-    return _load()
-
-
-@functools.cache
-def _load() -> Any:
-    try:
-        import triton  # noqa: F401
-    except ImportError:
+    if kernel_failure() is not None:
         return None
     from jobs.train import dropout_kernels
 
     return dropout_kernels
+
+
+@functools.cache
+def kernel_failure() -> str | None:
+    """Why the Triton kernels cannot be used on this machine, found out by using them; None when they can."""
+    try:
+        from jobs.train import dropout_kernels as kernels
+
+        x = torch.ones((48, 64), dtype=torch.bfloat16, device="cuda")
+        a = torch.ones((16, 64), dtype=torch.bfloat16, device="cuda")
+        mask = torch.zeros_like(x)
+        # Each entry becomes 16/16 where it is kept, over 1 - p.
+        kernels.add_back(mask, torch.full((48, 16), 1 / 16, dtype=x.dtype, device="cuda"), a, 0.5, 7)
+        products = (
+            (kernels.project(x, a, 0.5, 7)[:, 0], mask.float().sum(1)),
+            (
+                kernels.outer(torch.ones((48, 16), dtype=x.dtype, device="cuda"), x, 0.5, 7)[0],
+                mask.float().sum(0),
+            ),
+        )
+        agree = all(torch.allclose(one.float(), other, rtol=0.02) for one, other in products)
+    except Exception as error:  # noqa: BLE001 whatever a compiler throws means that the slower way is taken, by name
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+    return None if agree else "the kernels' masks differ from one another"

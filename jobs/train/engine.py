@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from jobs.train import dropped_products
 from pipeline_common.gpu.attention import kernel_failure, register_varlen
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def choose_engine(train: TrainConfig, placement: Placement, degrade: Callable[[s
     liger = importlib.util.find_spec("liger_kernel") is not None
     if not liger:
         degrade("no Liger kernels", "liger-kernel is not installed; transformers' own layers are slower, same results")
+    if train.lora_dropout and (broken := dropped_products.kernel_failure()) is not None:
+        degrade("no dropout kernels", f"{broken}; dropout's masks are matrices, which is slower, same distribution")
     return Engine("flat", liger=liger, varlen=missing is None)
 
 

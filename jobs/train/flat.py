@@ -144,7 +144,7 @@ class FlatTrainer(AnswerTrainer):
         while filled < tokens:
             for row in self.train_dataset.select(range(min(64, len(self.train_dataset)))):
                 left = tokens - filled
-                if left < 2:  # noqa: PLR2004 a row of one token predicts nothing
+                if left < 2:
                     filled = tokens
                     break
                 rows.append({name: row[name][:left] for name in ("input_ids", "labels")})

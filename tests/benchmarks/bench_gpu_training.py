@@ -153,7 +153,12 @@ def build_model(shape: dict[str, Any], device: str) -> Any:
             if isinstance(child, torch.nn.Linear):
                 weight = 0.02 * torch.randn(child.weight.shape, dtype=dtype, device=device)
                 layer = bnb.nn.Linear4bit(
-                    child.in_features, child.out_features, bias=False, compute_dtype=dtype, quant_type="nf4", device="meta"
+                    child.in_features,
+                    child.out_features,
+                    bias=False,
+                    compute_dtype=dtype,
+                    quant_type="nf4",
+                    device="meta",
                 )
                 layer.weight = bnb.nn.Params4bit(
                     weight, requires_grad=False, quant_type="nf4", compress_statistics=True
@@ -259,12 +264,16 @@ def profile_pass(trainer: FlatTrainer) -> str:
     names: dict[str, float] = {}
     for event in recorded.key_averages():
         key = event.key.lower()
-        kind = next((kind for kind, words in classes.items() if any(word in key for word in words)), "elementwise, rest")
+        kind = next(
+            (kind for kind, words in classes.items() if any(word in key for word in words)), "elementwise, rest"
+        )
         total[kind] = total.get(kind, 0.0) + event.self_device_time_total / 1e3
         names[event.key[:100]] = event.self_device_time_total / 1e3
     everything = sum(total.values())
     lines = ["| kernels | ms | share |", "| --- | ---: | ---: |"]
-    lines += [f"| {kind} | {ms:.1f} | {ms / everything:.3f} |" for kind, ms in sorted(total.items(), key=lambda x: -x[1])]
+    lines += [
+        f"| {kind} | {ms:.1f} | {ms / everything:.3f} |" for kind, ms in sorted(total.items(), key=lambda x: -x[1])
+    ]
     longest = sorted(names.items(), key=lambda item: -item[1])[:14]
     return "\n".join([*lines, "", *(f"    {ms:8.1f} ms {name}" for name, ms in longest)])
 
