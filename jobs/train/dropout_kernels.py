@@ -1,8 +1,11 @@
 """Triton kernels of `dropped_products`: dropout's mask is drawn in registers, tile by tile, the same in all three.
 
-One Philox call gives eight 16-bit numbers, for eight neighbouring columns; an entry is dropped where its number is below
-p * 65,536 (p to within 1.5e-5, and the scale is that of the p that is really used, so the mean is exact).
+One Philox call gives eight 16-bit numbers, for eight neighbouring columns; an entry is dropped where its number is
+below p * 65,536 (p to within 1.5e-5, and the scale is that of the p that is really used, so the mean is exact).
 """
+# Upper-case parameters are compile-time constants, Triton's custom; its functions take pointers, which have no type.
+# ruff: noqa: N803
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _keep(rows, eighths, width8, seed, limit, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _keep(rows, eighths, width8, seed, limit, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Mask of a tile [ROWS, COLUMNS], True = kept."""
     offsets = rows[:, None] * width8 + eighths[None, :]
     r0, r1, r2, r3 = tl.randint4x(seed, offsets, 7)
@@ -24,7 +27,7 @@ def _keep(rows, eighths, width8, seed, limit, ROWS: tl.constexpr, COLUMNS: tl.co
 @triton.jit(do_not_specialize=["tokens", "seed", "limit"])
 def _project(
     x_ptr, a_ptr, out_ptr, tokens, width, seed, limit, scale, R: tl.constexpr, M: tl.constexpr, C: tl.constexpr
-):  # type: ignore[no-untyped-def]
+):
     rows = tl.program_id(0) * M + tl.arange(0, M)
     ranks = tl.arange(0, R)
     total = tl.zeros((M, R), dtype=tl.float32)
@@ -46,7 +49,7 @@ def _project(
 @triton.jit(do_not_specialize=["tokens", "seed", "limit", "share"])
 def _outer(
     below_ptr, x_ptr, out_ptr, tokens, share, width, seed, limit, R: tl.constexpr, M: tl.constexpr, C: tl.constexpr
-):  # type: ignore[no-untyped-def]
+):
     columns = tl.program_id(0) * C + tl.arange(0, C)
     eighths = tl.program_id(0) * (C // 8) + tl.arange(0, C // 8)
     ranks = tl.arange(0, R)
@@ -67,7 +70,7 @@ def _outer(
 @triton.jit(do_not_specialize=["tokens", "seed", "limit"])
 def _add_back(
     slope_ptr, below_ptr, a_ptr, tokens, width, seed, limit, scale, R: tl.constexpr, M: tl.constexpr, C: tl.constexpr
-):  # type: ignore[no-untyped-def]
+):
     rows = tl.program_id(0) * M + tl.arange(0, M)
     columns = tl.program_id(1) * C + tl.arange(0, C)
     eighths = tl.program_id(1) * (C // 8) + tl.arange(0, C // 8)

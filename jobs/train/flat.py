@@ -1,8 +1,8 @@
 """The flat engine: one optimizer step's rows end to end, cut into passes by a token budget. No padding anywhere.
 
 A step holds the rows that the plain engine's step holds, in the same order, and its loss is the same mean over the
-step's answer tokens; only how many rows go through the model at once differs. With dropout the two draw different random
-numbers, so their losses agree only in distribution.
+step's answer tokens; only how many rows go through the model at once differs. With dropout the two draw different
+random numbers, so their losses agree only in distribution.
 
 Legend: R rows, T tokens of all of them, M answer tokens.
 """
@@ -124,7 +124,8 @@ class FlatTrainer(AnswerTrainer):
             alone = self.accelerator.num_processes == 1 or number == len(passes)
             with nullcontext() if alone else self.accelerator.no_sync(model):
                 total += super().training_step(model, self._to_device(inputs), items)
-        self._total_train_tokens += int(self.accelerator.reduce(torch.tensor(sum(step.lengths), device=total.device)))
+        tokens = torch.tensor(sum(step.lengths), device=total.device)
+        self._total_train_tokens += int(self.accelerator.reduce(tokens))
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         return total
 

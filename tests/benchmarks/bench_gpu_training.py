@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_gpu_training          # about two minutes on one H200
     python -m tests.benchmarks.bench_gpu_training --only "flat, auto"
 
-The weights are random and are made on the card: speed does not depend on their values. Rows have log-normal lengths with
-a mean of 258 tokens; only real tokens count, no padding. `--shape tiny` tries the program itself on the CPU.
+The weights are random and are made on the card: speed does not depend on their values. Rows have log-normal lengths
+with a mean of 258 tokens; only real tokens count, no padding. `--shape tiny` tries the program itself on the CPU.
 """
 
 from __future__ import annotations
