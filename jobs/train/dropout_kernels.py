@@ -5,7 +5,7 @@ below p * 65,536 (p to within 1.5e-5, and the scale is that of the p that is rea
 """
 # Upper-case parameters are compile-time constants, Triton's custom; its functions take pointers, which have no type.
 # ruff: noqa: N803
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 

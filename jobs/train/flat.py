@@ -140,7 +140,7 @@ class FlatTrainer(AnswerTrainer):
         return (loss, None) if return_outputs else loss
 
     def try_pass(self, tokens: int) -> None:
-        """Forward and backward over about `tokens` tokens of training rows: for measuring memory, gradients are junk."""
+        """Forward and backward over about `tokens` tokens of training rows, for measuring; gradients are junk."""
         rows, filled = [], 0
         while filled < tokens:
             for row in self.train_dataset.select(range(min(64, len(self.train_dataset)))):

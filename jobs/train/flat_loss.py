@@ -16,11 +16,11 @@ from torch.nn import functional
 CHUNK: Final = 1024
 
 
-class ChunkedCrossEntropy(torch.autograd.Function):
+class ChunkedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # the library is untyped here
     """Summed cross-entropy of a frozen head; exact, in any arithmetic that a matrix product takes."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
     ) -> torch.Tensor:
         """Nats over all M positions, float32: hidden [M, D], weight [V, D], bias [V], targets [M]."""
@@ -38,7 +38,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return nats
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         """The kept gradient, scaled."""
         return ctx.gradient * slope.to(ctx.gradient.dtype), None, None, None
 

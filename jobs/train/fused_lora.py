@@ -19,11 +19,11 @@ from torch.nn import functional
 from jobs.train import dropped_products
 
 
-class FusedProjection(torch.autograd.Function):
+class FusedProjection(torch.autograd.Function):  # type: ignore[misc]  # the library is untyped here
     """One frozen projection with its adapter: x [T, K], A [r, K], B [N, r] -> [T, N]."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, base: Any, scaling: float, drop: float, seed: int
     ) -> torch.Tensor:
         """The projection; A and B are computed with in x's type."""
@@ -36,7 +36,7 @@ class FusedProjection(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients for x, A and B."""
         x, inner, a, b = ctx.saved_tensors
         slope = slope.contiguous()
