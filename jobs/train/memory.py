@@ -88,7 +88,7 @@ def choose(
             return BatchPlan(chosen, recompute, free / 2**30, measured.per_token / 2**20)
     raise TransientError(
         f"the GPU's memory does not suffice: the longest row has {longest_row} tokens, {free / 2**30:.1f} GiB "
-        f"are free, and a pass takes {measured.fixed / 2**30:.1f} GiB and {measured.per_token / 2**20:.2f} MiB a token; "
+        f"are free, a pass takes {measured.fixed / 2**30:.1f} GiB and {measured.per_token / 2**20:.2f} MiB a token: "
         "set train.activation_checkpointing=true, lower prepare.max_length, or use a larger GPU"
     )
 
