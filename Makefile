@@ -16,7 +16,7 @@ cluster := $(py) -m jobs.pipeline.cluster
 given := $(if $(filter file,$(origin PROFILE)),,--config $(PROFILE)) $(if $(RUN),--run-id $(RUN)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run explain job pipeline status logs cancel test check bench calibrate export services-up services-down \
+.PHONY: help setup run explain job pipeline status logs cancel test check bench bench-gpu calibrate export services-up services-down \
 	lock images image-check render pin dev-secret \
 	kind-up kind-load kind-down clean
 
@@ -61,6 +61,9 @@ check: setup ## format, lint, docstrings, types, Dockerfile, manifests (rendered
 
 bench: setup ## time the commands people wait for; see tests/benchmarks/README.md
 	@$(py) -m tests.benchmarks $(ARGS)
+
+bench-gpu: setup ## training speed on this machine's GPU, against plain TRL; see tests/benchmarks/README.md
+	@$(py) -m tests.benchmarks.bench_gpu_training $(ARGS)
 
 calibrate: setup ## plant damage in activations, then in the embedded model, and count what is found (hours of one core)
 	@$(py) -m jobs.calibrate --synthetic $(ARGS)

@@ -109,7 +109,15 @@ class TrainConfig(Section):
     lora_alpha: PositiveInt = 32
     lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    activation_checkpointing: bool = False
+    engine: Literal["auto", "plain", "flat"] = Field(
+        "auto", description="plain: TRL's padded batches; flat: rows end to end, no padding; auto: flat on CUDA"
+    )
+    tokens_per_batch: PositiveInt | Literal["auto"] = Field(
+        "auto", description="flat: tokens of one forward and backward pass; auto: from the GPU's free memory"
+    )
+    activation_checkpointing: bool | Literal["auto"] = Field(
+        "auto", description="auto: flat: only if the GPU's memory demands it; plain: on CUDA"
+    )
     logging_steps: PositiveInt = 1
     eval_steps: PositiveInt | None = Field(None, description="None = evaluation loss at the end only")
     save_steps: PositiveInt = 25

@@ -75,7 +75,7 @@ class VarlenBatch:
         }
 
 
-def flatten_rows(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> VarlenBatch:
+def flatten_rows(rows: Sequence[Sequence[int] | torch.Tensor], device: torch.device | str = "cpu") -> VarlenBatch:
     """Lay rows end to end.
 
     Args:
