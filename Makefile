@@ -62,8 +62,9 @@ check: setup ## format, lint, docstrings, types, Dockerfile, manifests (rendered
 bench: setup ## time the commands people wait for; see tests/benchmarks/README.md
 	@$(py) -m tests.benchmarks $(ARGS)
 
-bench-gpu: setup ## training speed on this machine's GPU, against plain TRL; see tests/benchmarks/README.md
+bench-gpu: setup ## speed on this machine's GPU: training against plain TRL, activations; see tests/benchmarks/README.md
 	@$(py) -m tests.benchmarks.bench_gpu_training $(ARGS)
+	@$(py) -m tests.benchmarks.bench_gpu_activations
 
 calibrate: setup ## plant damage in activations, then in the embedded model, and count what is found (hours of one core)
 	@$(py) -m jobs.calibrate --synthetic $(ARGS)
