@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import torch
 
-from jobs.evaluate.batching import ModelShape, auto_batch_tokens
+from jobs.evaluate.batching import MOST_BATCH_TOKENS, ModelShape, auto_batch_tokens
 from pipeline_common.errors import TransientError
 from pipeline_common.gpu.models import Placement, attach_adapter, load_base, load_tokenizer
 from pipeline_common.logs import get_logger
@@ -92,12 +92,13 @@ def explain_memory() -> Iterator[None]:
         ) from error
 
 
-def resolve_batch_tokens(setting: int | Literal["auto"], model: Any) -> int:
+def resolve_batch_tokens(setting: int | Literal["auto"], model: Any, most: int = MOST_BATCH_TOKENS) -> int:
     """Tokens of a batch: as set, or what the memory that is free now allows.
 
     Args:
         setting: `evaluate.batch_tokens`.
         model: a causal language model of transformers, loaded.
+        most: see `auto_batch_tokens`.
     """
     if setting != "auto":
         return setting
@@ -116,7 +117,7 @@ def resolve_batch_tokens(setting: int | Literal["auto"], model: Any) -> int:
         key_value_width=int(getattr(config, "num_key_value_heads", None) or heads) * head_width,
         item_bytes=model.dtype.itemsize,
     )
-    tokens = auto_batch_tokens(shape, free)
+    tokens = auto_batch_tokens(shape, free, most)
     _log.debug("batches of at most %d tokens; free bytes on the GPU: %s", tokens, free)
     return tokens
 

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.evaluate.batching import MOST_GENERATED_TOKENS
 from jobs.evaluate.metric.representation import require_finite
 from jobs.evaluate.model import ROLES, ModelPair, resolve_batch_tokens
 from jobs.evaluate.model_flat_sweep import sweep_flat
@@ -111,7 +112,7 @@ def read_answers(pair: ModelPair, prompts: EncodedPrompts, config: EvaluateConfi
                 stop_ids=pair.stop_ids,
                 pad_id=pair.pad_id,
                 max_new_tokens=config.max_new_tokens,
-                batch_tokens=resolve_batch_tokens(config.batch_tokens, model),
+                batch_tokens=resolve_batch_tokens(config.batch_tokens, model, MOST_GENERATED_TOKENS),
                 what=f"answers of the {role} model",
             )
     return found
@@ -135,7 +136,7 @@ def find_openings(
                 pad_id=pair.pad_id,
                 tokens=OPENING_TOKENS,
                 beams=BEAMS,
-                batch_tokens=resolve_batch_tokens(config.batch_tokens, model),
+                batch_tokens=resolve_batch_tokens(config.batch_tokens, model, MOST_GENERATED_TOKENS),
                 what=f"openings of the {role} model",
             )
         probable += [_opening(one) for beams in found for one in beams if is_refusal(one.text)]

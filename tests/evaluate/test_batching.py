@@ -33,5 +33,6 @@ def test_the_budget_follows_from_the_free_memory():
     # 0.6 x 4 GiB / 393,216 = 6,553.6: twelve times 512.
     assert auto_batch_tokens(LLAMA_8B, 4 << 30) == 6_144
     assert auto_batch_tokens(LLAMA_8B, 130 << 30) == 16_384
+    assert auto_batch_tokens(LLAMA_8B, 130 << 30, most=65_536) == 65_536
     assert auto_batch_tokens(LLAMA_8B, 0) == 512
     assert auto_batch_tokens(LLAMA_8B, None) == 4_096
