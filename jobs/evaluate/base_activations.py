@@ -6,10 +6,12 @@ the adapter. What is found there is compared with its sha256; what is damaged is
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -88,29 +90,44 @@ def find_base(context: Context, payload: Mapping[str, Any]) -> tuple[NDArray[np.
         payload: what `describe_base` returned.
     """
     key = f"{AREA}/{fingerprint_of(payload)}"
-    try:
-        manifest = context.store.read_manifest(key)
-        if manifest is None:
-            return None
-        folder = context.store.open(manifest)
-    except InputError as error:
-        _log.warning("%s: the base activations are measured again (%s)", key, error)
+    found = _find(context, key)
+    if found is None:
         return None
+    manifest, folder = found
     from safetensors.numpy import load_file
 
     _log.info("base activations: cached from %s, made by run %s", key, manifest.run_id)
     return np.asarray(load_file(folder / _FILE)[_TENSOR], dtype=np.float32), f"cached from {key}"
 
 
+def _find(context: Context, key: str) -> tuple[Manifest, Path] | None:
+    """The artifact with its folder, every file compared with its sha256; None when it is absent or damaged."""
+    try:
+        manifest = context.store.read_manifest(key)
+        return None if manifest is None else (manifest, context.store.open(manifest))
+    except InputError as error:
+        _log.warning("%s: the base activations are measured again (%s)", key, error)
+        return None
+
+
 def keep_base(context: Context, payload: Mapping[str, Any], activations: NDArray[np.float32]) -> None:
-    """Publish activations [N, L + 1, D] for the next fine-tune of this base."""
+    """Publish activations [N, L + 1, D] for the next fine-tune of this base, unless another has done so meanwhile."""
+    fingerprint = fingerprint_of(payload)
+    with (context.work_dir.parent / f"{AREA}-{fingerprint}.lock").open("w") as lock:
+        # Two stages that replace one artifact at once would take away each other's files; released when closed.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _find(context, f"{AREA}/{fingerprint}") is None:
+            _publish(context, payload, fingerprint, activations)
+
+
+def _publish(context: Context, payload: Mapping[str, Any], fingerprint: str, activations: NDArray[np.float32]) -> None:
     folder = context.work_dir / AREA
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_tensors(folder / _FILE, {_TENSOR: activations}, payload)
     manifest = Manifest(
         stage=AREA,
-        fingerprint=fingerprint_of(payload),
+        fingerprint=fingerprint,
         payload=dict(payload),
         run_id=context.run_id,
         files=list_files(folder),
