@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from jobs.train.flat import FlatTrainer
 
 # Beyond this a pass gains nothing; below ENOUGH, recomputing activations costs less than small passes do.
-MOST: Final = 16_384
+MOST: Final = 20_480
 ENOUGH: Final = 2_048
 _WITHOUT_A_GPU: Final = 4_096
 # The rest is for fragments, and for what other processes on the card may take.
 _USABLE: Final = 0.88
-_PROBES: Final = (1_024, 3_072)
+_FIRST_PROBE: Final = 1_024
+_LARGEST_PROBE: Final = 8_192
 # Gradient and two moments of Adam, float32.
 _BYTES_PER_TRAINED: Final = 12
 _log = get_logger(__name__)
@@ -153,19 +154,31 @@ def set_checkpointing(model: Any, on: bool) -> None:
 
 
 def measure(trainer: FlatTrainer, recompute: bool) -> Need:
-    """Memory of a pass, from two passes of different size over the first training rows."""
+    """Memory of a pass, from two passes of different size over the first training rows.
+
+    The second is as large as is safe, since the allocator's rounding weighs on a small difference.
+    """
     set_checkpointing(trainer.model, recompute)
     trainer.model.train()
-    peaks = []
     with torch.random.fork_rng(devices=[torch.cuda.current_device()]):
-        for size in (_PROBES[0], *_PROBES):
-            torch.cuda.synchronize()
-            resting = torch.cuda.memory_allocated()
-            torch.cuda.reset_peak_memory_stats()
-            trainer.try_pass(size)
-            torch.cuda.synchronize()
-            peaks.append(torch.cuda.max_memory_allocated() - resting)
-            trainer.model.zero_grad(set_to_none=True)
-    # The first one was for compiling.
-    slope = (peaks[2] - peaks[1]) / (_PROBES[1] - _PROBES[0])
-    return Need(fixed=max(0.0, peaks[1] - slope * _PROBES[0]), per_token=slope)
+        _peak(trainer, _FIRST_PROBE)  # compiles kernels
+        first = _peak(trainer, _FIRST_PROBE)
+        # The first pass's fixed part counts as if it grew, so this errs on the small side.
+        safe = int(torch.cuda.mem_get_info()[0] * _USABLE / 2 / (first / _FIRST_PROBE))
+        second_size = max(2 * _FIRST_PROBE, min(_LARGEST_PROBE, safe))
+        second = _peak(trainer, second_size)
+    slope = (second - first) / (second_size - _FIRST_PROBE)
+    return Need(fixed=max(0.0, first - slope * _FIRST_PROBE), per_token=slope)
+
+
+def _peak(trainer: FlatTrainer, tokens: int) -> int:
+    """Bytes that a pass takes at its peak, beside what is there before and after."""
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    resting = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    trainer.try_pass(tokens)
+    torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated() - resting
+    trainer.model.zero_grad(set_to_none=True)
+    return peak

@@ -169,10 +169,17 @@ def _knobs(recipe: Recipe) -> str:
     return "lower train.batch_size (and raise train.gradient_accumulation)"
 
 
-def make_flat(trainer: FlatTrainer, recipe: Recipe) -> BatchPlan:
-    """Put the flat engine's parts into a built trainer, and decide how much goes through at once."""
+def make_flat(trainer: FlatTrainer, recipe: Recipe, *, fuse: bool = True) -> BatchPlan:
+    """Put the flat engine's parts into a built trainer, and decide how much goes through at once.
+
+    Args:
+        trainer: from `build_trainer`; it is changed in place.
+        recipe: what it was built from.
+        fuse: compute adapters in one operation; False leaves PEFT's, to compare with.
+    """
     add_flat_loss(trainer.model.get_base_model(), liger=recipe.engine.liger)
-    fuse_adapters(trainer.model)
+    if fuse:
+        fuse_adapters(trainer.model)
     lengths = [
         length
         for rows in (recipe.train_rows, recipe.validation_rows)

@@ -97,15 +97,30 @@ def flatten_rows(rows: Sequence[Sequence[int] | torch.Tensor], device: torch.dev
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int) -> list[range]:
-    """Cut rows, in their order, into as few runs as fit a token budget when filled one after the other.
+    """Cut rows, in their order, into as few runs as a token budget allows, and those into runs of like size.
+
+    Filled to the brim one after the other, the last run would often hold a few rows only, and a pass over few rows
+    costs almost as much as one over many.
 
     Args:
         lengths: tokens of each row.
         budget: tokens of one run; a longer row is a run of its own.
 
     Returns:
-        Ranges of row indices, in order, each row in exactly one.
+        Ranges of row indices, in order, each row in exactly one; the largest holds as few tokens as can be.
     """
+    runs = _fill(lengths, budget)
+    low, high = max(lengths, default=0), max((sum(lengths[row] for row in run) for run in runs), default=0)
+    while low < high:
+        middle = (low + high) // 2
+        if len(_fill(lengths, middle)) > len(runs):
+            low = middle + 1
+        else:
+            high = middle
+    return _fill(lengths, high)
+
+
+def _fill(lengths: Sequence[int], budget: int) -> list[range]:
     cuts, filled = [0], 0
     for row, length in enumerate(lengths):
         if filled and filled + length > budget:

@@ -23,7 +23,7 @@ def _choose(free_gib: float, **changes: object) -> BatchPlan:
         (120, 8192, False),  # the whole step in one pass
         (60, 8192, False),
         (20, 4323, False),  # (20 - 1) GiB / 4.5 MiB = 4,323.6: two passes a step beat recomputing
-        (9, 8192, True),  # kept: 1,820 tokens, too few; recomputed: 16,384, more than a step has
+        (9, 8192, True),  # kept: 1,820 tokens, too few; recomputed: 16,384 fit, more than a step has
         (3, 4096, True),  # (3 - 1) GiB / 0.5 MiB
     ],
 )
@@ -35,7 +35,7 @@ def test_cards_of_different_size(free_gib: float, tokens: int, recomputed: bool)
 
 
 def test_a_huge_step_is_cut_where_larger_passes_gain_nothing() -> None:
-    assert _choose(500, largest_step=200_000).tokens_per_batch == 16_384
+    assert _choose(500, largest_step=200_000).tokens_per_batch == 20_480
 
 
 def test_settings_are_obeyed() -> None:

@@ -80,6 +80,10 @@ def test_padded_rows_are_refused_instead_of_answered_wrongly() -> None:
         ((5, 1, 8, 2), 8, [(0, 1), (2,), (3,)]),
         ((5, 1, 8, 2), 16, [(0, 1, 2, 3)]),
         ((9, 1, 9), 4, [(0,), (1,), (2,)]),
+        # Filled to the brim: 15 + 5. The same number of runs, of like size: 10 + 10.
+        ((5, 5, 5, 5), 17, [(0, 1), (2, 3)]),
+        # Two runs are needed; 9 + 7 is the most even cut of rows in this order.
+        ((4, 5, 1, 6), 15, [(0, 1), (2, 3)]),
         ((), 4, []),
     ],
 )
