@@ -18,8 +18,8 @@ cluster := $(py) -m jobs.pipeline.cluster
 given := $(if $(filter file,$(origin PROFILE)),,--config $(PROFILE)) $(if $(RUN),--run-id $(RUN)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run explain job pipeline status logs cancel test check bench calibrate compare export services-up \
-	services-down lock images image-check render verify pin dev-secret \
+.PHONY: help setup run explain job pipeline status logs cancel test check bench bench-gpu calibrate compare export \
+	services-up services-down lock images image-check render verify pin dev-secret \
 	kind-up kind-load kind-down clean
 
 help: ## list the targets
@@ -64,6 +64,10 @@ check: setup ## format, lint, docstrings, types, Dockerfile, manifests (rendered
 
 bench: setup ## time the commands people wait for; see tests/benchmarks/README.md
 	@$(py) -m tests.benchmarks $(ARGS)
+
+bench-gpu: setup ## speed on this machine's GPU: training against plain TRL, activations; see tests/benchmarks/README.md
+	@$(py) -m tests.benchmarks.bench_gpu_training $(ARGS)
+	@$(py) -m tests.benchmarks.bench_gpu_activations
 
 calibrate: setup ## plant damage in activations, then in the embedded model, and count what is found (hours of one core)
 	@$(py) -m jobs.calibrate --synthetic $(ARGS)

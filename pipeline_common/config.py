@@ -123,7 +123,17 @@ class TrainConfig(Section):
     target_modules: Literal["all-linear"] | tuple[str, ...] = Field(
         "all-linear", description="all-linear, or names of projections"
     )
-    activation_checkpointing: bool = Field(False, description="true: less memory, about a third more time")
+    engine: Literal["auto", "plain", "flat"] = Field(
+        "auto", description="plain: TRL's padded batches; flat: rows end to end, no padding; auto: flat on CUDA"
+    )
+    tokens_per_batch: PositiveInt | Literal["auto"] = Field(
+        "auto", description="flat: tokens of one forward and backward pass; auto: from the GPU's free memory"
+    )
+    activation_checkpointing: bool | Literal["auto"] = Field(
+        "auto",
+        description="true: less memory, about a third more time; auto: flat: only if the GPU's memory demands it; "
+        "plain: on CUDA",
+    )
     logging_steps: PositiveInt = Field(1, description="steps per row of training_metrics")
     eval_steps: PositiveInt | None = Field(None, description="None = evaluation loss at the end only")
     save_steps: PositiveInt = Field(25, description="steps between checkpoints")
@@ -188,7 +198,12 @@ class EvaluateConfig(Section):
     permutations: Annotated[int, Field(ge=199)] = Field(
         4999, description="of the labels; the smallest p is 1 / (permutations + 1); swaps are at least as many"
     )
-    batch_tokens: PositiveInt = Field(4096, description="tokens per forward batch; changes speed, not results")
+    batch_tokens: PositiveInt | Literal["auto"] = Field(
+        "auto", description="tokens per forward batch; changes speed, not results; auto: by the GPU's free memory"
+    )
+    sweep: Literal["auto", "simple", "flat"] = Field(
+        "auto", description="activations: padded batches, or flattened ones for speed (auto: flattened on a GPU)"
+    )
     max_new_tokens: Annotated[int, Field(ge=8)] = Field(16, description="length of the generated answers")
     responses_per_class: PositiveInt | None = Field(None, description="answers generated per class; None = all prompts")
     judge: JudgeConfig = JudgeConfig()

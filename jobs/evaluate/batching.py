@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+CPU_BATCH_TOKENS: Final = 4096
+MOST_BATCH_TOKENS: Final = 16_384
+"""An 8B model on an H200 is no faster with twice as many, and its last states travel to the host longer."""
+MOST_GENERATED_TOKENS: Final = 65_536
+"""Of a batch that is answered: a step takes hardly longer for more rows."""
+LEAST_BATCH_TOKENS: Final = 512
+_MEMORY_SHARE: Final = 0.6
+"""Of the free memory; the rest is for the allocator's gaps and for what the estimate leaves out."""
 
 
 def token_budget_batches(lengths: Sequence[int], budget: int, max_rows: int | None = None) -> list[list[int]]:
@@ -27,3 +38,70 @@ def token_budget_batches(lengths: Sequence[int], budget: int, max_rows: int | No
             width = lengths[index]
         current.append(index)
     return batches
+
+
+def flat_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Group sequences that are laid end to end, so that none is padded, into batches of nearly equal tokens.
+
+    Args:
+        lengths: tokens of each sequence [N].
+        budget: most tokens in a batch; a longer sequence gets a batch of its own.
+
+    Returns:
+        Indices 0 ... N - 1, each once, longest first, so that the longest attention shows at the start.
+    """
+    # Nearly equal, for a last batch of a few sequences would leave most of a GPU idle.
+    even = -(-sum(lengths) // max(1, -(-sum(lengths) // budget)))
+    batches: list[list[int]] = []
+    filled = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        # One that overshoots the even share by a part of a sequence is better than one batch more.
+        if not batches or filled >= even or filled + lengths[index] > budget:
+            batches.append([])
+            filled = 0
+        batches[-1].append(index)
+        filled += lengths[index]
+    return batches
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What the memory of a forward pass follows from."""
+
+    width: int
+    mlp_width: int
+    layers: int
+    key_value_width: int
+    """Of all key-value heads of a layer together."""
+    item_bytes: int
+    """Bytes of a number in the model's arithmetic."""
+
+    @property
+    def token_bytes(self) -> int:
+        """Device memory that a token of a batch takes at the most, bytes.
+
+        Without gradients one layer's intermediates live at a time: eight of the model's width, four of the MLP's; a
+        copy of the width in float32, and the pooled states of all layers shared out among eight tokens, for prompts are
+        longer; the keys and values of every layer, for generating.
+        """
+        inside = (8 * self.width + 4 * self.mlp_width) * self.item_bytes
+        pooled = 4 * self.width * (1 + self.layers // 8)
+        cache = 2 * self.layers * self.key_value_width * self.item_bytes
+        return inside + pooled + cache
+
+
+def auto_batch_tokens(shape: ModelShape, free_bytes: int | None, most: int = MOST_BATCH_TOKENS) -> int:
+    """The tokens of a batch that the memory allows.
+
+    Args:
+        shape: of the model, which is loaded already.
+        free_bytes: what is free on the GPU; None = on the CPU, where larger batches do not pay.
+        most: what more than that would not speed up; a multiple of 512.
+
+    Returns:
+        A multiple of 512 within 512 ... `most`.
+    """
+    if free_bytes is None:
+        return CPU_BATCH_TOKENS
+    fitting = int(_MEMORY_SHARE * free_bytes) // shape.token_bytes
+    return max(LEAST_BATCH_TOKENS, min(most, fitting // LEAST_BATCH_TOKENS * LEAST_BATCH_TOKENS))

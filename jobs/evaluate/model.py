@@ -11,15 +11,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 
+from jobs.evaluate.batching import MOST_BATCH_TOKENS, ModelShape, auto_batch_tokens
 from pipeline_common.errors import TransientError
 from pipeline_common.gpu.models import Placement, attach_adapter, load_base, load_tokenizer
+from pipeline_common.logs import get_logger
 from pipeline_common.prompts import PromptFormat, stop_ids
 
 ROLES: Final = ("base", "tuned")
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,40 @@ def explain_memory() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise TransientError(
-            "the GPU's memory does not suffice; lower evaluate.batch_tokens, use model.quantization=nf4, or "
-            "free the GPU "
+            "the GPU's memory does not suffice; lower evaluate.batch_tokens, use model.quantization=nf4, lower "
+            "evaluate.max_new_tokens, or free the GPU "
             f"({str(error).splitlines()[0]})"
         ) from error
+
+
+def resolve_batch_tokens(setting: int | Literal["auto"], model: Any, most: int = MOST_BATCH_TOKENS) -> int:
+    """Tokens of a batch: as set, or what the memory that is free now allows.
+
+    Args:
+        setting: `evaluate.batch_tokens`.
+        model: a causal language model of transformers, loaded.
+        most: see `auto_batch_tokens`.
+    """
+    if setting != "auto":
+        return setting
+    config, device = model.config, model.device
+    free = None
+    if device.type == "cuda":
+        # What torch holds without using it is as good as free.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + unused
+    heads = int(config.num_attention_heads)
+    head_width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    shape = ModelShape(
+        width=int(config.hidden_size),
+        mlp_width=int(config.intermediate_size),
+        layers=int(config.num_hidden_layers),
+        key_value_width=int(getattr(config, "num_key_value_heads", None) or heads) * head_width,
+        item_bytes=model.dtype.itemsize,
+    )
+    tokens = auto_batch_tokens(shape, free, most)
+    _log.debug("batches of at most %d tokens; free bytes on the GPU: %s", tokens, free)
+    return tokens
 
 
 def pad_left(sequences: Sequence[Sequence[int]], pad_id: int, device: str) -> tuple[Any, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from transformers import GenerationConfig
 
 from jobs.evaluate.batching import token_budget_batches
 from jobs.evaluate.model import pad_left
+from jobs.evaluate.model_decoding import can_be_recorded, decode_greedily
 from pipeline_common.progress import track
 
 
@@ -38,6 +39,7 @@ def generate(
     pad_id: int,
     max_new_tokens: int,
     batch_tokens: int,
+    decoder: Literal["auto", "steps", "library"] = "auto",
     what: str = "answers",
 ) -> list[Generated]:
     """Answer every prompt with the most probable token at each step.
@@ -50,6 +52,8 @@ def generate(
         pad_id: padding token; may be one of `stop_ids`.
         max_new_tokens: most tokens of an answer, the stop token included.
         batch_tokens: most tokens in a batch, answers included.
+        decoder: "steps" = one recorded step repeated (see `model_decoding`), "library" = transformers' own loop;
+            "auto" = steps on a GPU where the model can be recorded.
         what: for the progress display.
 
     Returns:
@@ -69,11 +73,18 @@ def generate(
     ends = frozenset(stop_ids)
     answers: dict[int, Generated] = {}
     device = str(next(model.parameters()).device)
+    by_steps = decoder == "steps" or (decoder == "auto" and device != "cpu" and can_be_recorded(model))
     with track(what, len(prompts)) as advance:
         for batch in token_budget_batches([len(ids) + max_new_tokens for ids in prompts], batch_tokens):
             tokens, mask = pad_left([prompts[index] for index in batch], pad_id, device)
-            output = model.generate(input_ids=tokens, attention_mask=mask, generation_config=greedy)
-            for index, row in zip(batch, output[:, tokens.shape[1] :].tolist(), strict=True):
+            if by_steps:
+                rows = decode_greedily(
+                    model, tokens, mask, stop_ids=stop_ids, pad_id=pad_id, max_new_tokens=max_new_tokens
+                )
+            else:
+                output = model.generate(input_ids=tokens, attention_mask=mask, generation_config=greedy)
+                rows = output[:, tokens.shape[1] :].tolist()
+            for index, row in zip(batch, rows, strict=True):
                 answers[index] = _cut(tokenizer, row, ends)
             advance(len(answers))
     return [answers[index] for index in range(len(prompts))]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.evaluate.batching import MOST_GENERATED_TOKENS
 from jobs.evaluate.metric.representation import require_finite
-from jobs.evaluate.model import ROLES, ModelPair
+from jobs.evaluate.model import ROLES, ModelPair, resolve_batch_tokens
+from jobs.evaluate.model_flat_sweep import sweep_flat
 from jobs.evaluate.model_generation import Generated, beam_openings, generate
 from jobs.evaluate.model_openings import refusal_log_odds
 from jobs.evaluate.model_sweep import sweep
@@ -27,6 +30,7 @@ BEAM_PROMPTS: Final = 64
 _log = get_logger(__name__)
 
 Activations = NDArray[np.float32]
+Degrade = Callable[[str, str], object]
 
 
 @dataclass(frozen=True)
@@ -49,26 +53,51 @@ def encode_selected(
     return EncodedPrompts(selected, token_ids, answered)
 
 
-def read_activations(pair: ModelPair, prompts: EncodedPrompts, config: EvaluateConfig) -> dict[str, Activations]:
-    """Model role -> pooled activations [N, L + 1, D].
+def read_activations(
+    pair: ModelPair, prompts: EncodedPrompts, config: EvaluateConfig, role: str, degrade: Degrade
+) -> Activations:
+    """A role's pooled activations [N, L + 1, D].
+
+    Args:
+        pair: both models.
+        prompts: what they read.
+        config: pooling, batches and the way of reading.
+        role: in `ROLES`.
+        degrade: told (name, detail) when batches must be smaller than planned.
 
     Raises:
         InputError: NaN or infinity (which prompt, which layer).
     """
-    found = {}
-    for role in ROLES:
-        with pair.playing(role) as model:
-            found[role] = sweep(
-                model,
-                prompts.token_ids,
-                pooling=config.pooling,
-                pad_id=pair.pad_id,
-                bos_id=pair.tokenizer.bos_token_id,
-                batch_tokens=config.batch_tokens,
-                what=f"activations of the {role} model",
-            )
-        require_finite(found[role], [prompt.prompt_id for prompt in prompts.prompts], role)
+    pooled = {
+        "pooling": config.pooling,
+        "bos_id": pair.tokenizer.bos_token_id,
+        "what": f"activations of the {role} model",
+    }
+    with pair.playing(role) as model:
+        batch_tokens = resolve_batch_tokens(config.batch_tokens, model)
+        if chosen_sweep(pair, config) == "flat":
+            halved = partial(_tell_halved, degrade, role, batch_tokens)
+            found = sweep_flat(model, prompts.token_ids, batch_tokens=batch_tokens, on_halved=halved, **pooled)
+        else:
+            found = sweep(model, prompts.token_ids, pad_id=pair.pad_id, batch_tokens=batch_tokens, **pooled)
+    require_finite(found, [prompt.prompt_id for prompt in prompts.prompts], role)
     return found
+
+
+def _tell_halved(degrade: Degrade, role: str, planned: int, halved: int) -> None:
+    degrade(
+        "smaller batches",
+        f"activations of the {role} model: batches of {planned} tokens did not fit the GPU's free memory, {halved} "
+        "did; "
+        f"set evaluate.batch_tokens={halved}",
+    )
+
+
+def chosen_sweep(pair: ModelPair, config: EvaluateConfig) -> str:
+    """How activations are read here: "simple" (padded batches) or "flat"."""
+    if config.sweep != "auto":
+        return config.sweep
+    return "flat" if pair.placement.device == "cuda" else "simple"
 
 
 def read_answers(pair: ModelPair, prompts: EncodedPrompts, config: EvaluateConfig) -> dict[str, list[Generated]]:
@@ -83,7 +112,7 @@ def read_answers(pair: ModelPair, prompts: EncodedPrompts, config: EvaluateConfi
                 stop_ids=pair.stop_ids,
                 pad_id=pair.pad_id,
                 max_new_tokens=config.max_new_tokens,
-                batch_tokens=config.batch_tokens,
+                batch_tokens=resolve_batch_tokens(config.batch_tokens, model, MOST_GENERATED_TOKENS),
                 what=f"answers of the {role} model",
             )
     return found
@@ -107,7 +136,7 @@ def find_openings(
                 pad_id=pair.pad_id,
                 tokens=OPENING_TOKENS,
                 beams=BEAMS,
-                batch_tokens=config.batch_tokens,
+                batch_tokens=resolve_batch_tokens(config.batch_tokens, model, MOST_GENERATED_TOKENS),
                 what=f"openings of the {role} model",
             )
         probable += [_opening(one) for beams in found for one in beams if is_refusal(one.text)]
@@ -136,7 +165,7 @@ def read_log_odds(
                 prompts.token_ids,
                 tree,
                 pad_id=pair.pad_id,
-                batch_tokens=config.batch_tokens,
+                batch_tokens=resolve_batch_tokens(config.batch_tokens, model),
                 what=f"refusal log-odds of the {role} model",
             )
     return found

@@ -53,8 +53,8 @@ def sweep(
     Raises:
         InputError: a prompt without a token to pool, or a trunk of another shape.
     """
-    firsts = [_first_pooled(ids, pooling, bos_id) for ids in prompts]
-    trunk, layers, norm = _find_trunk(model)
+    firsts = [first_pooled(ids, pooling, bos_id) for ids in prompts]
+    trunk, layers, norm = find_trunk(model)
     device = next(trunk.parameters()).device
     shape = (len(prompts), len(layers) + 1, int(model.config.hidden_size))
     pooled = torch.empty(shape, dtype=torch.float32, device=device)
@@ -64,7 +64,7 @@ def sweep(
     def keep(entry: int, hidden: Any) -> None:
         pooled[state["rows"], entry] = state["pool"](hidden)
 
-    with _hooked(layers, norm, keep), track(what, len(prompts)) as advance:
+    with hooked(layers, norm, keep), track(what, len(prompts)) as advance:
         done = 0
         for batch in token_budget_batches([len(ids) for ids in prompts], batch_tokens):
             rows = [prompts[index] for index in batch]
@@ -76,7 +76,7 @@ def sweep(
     return np.asarray(pooled.cpu().numpy(), dtype=np.float32)
 
 
-def _first_pooled(ids: Sequence[int], pooling: Pooling, bos_id: int | None) -> int:
+def first_pooled(ids: Sequence[int], pooling: Pooling, bos_id: int | None) -> int:
     """Where the pooled tokens of a prompt begin."""
     first = len(ids) - 1 if pooling == "last" else int(bos_id is not None and len(ids) > 0 and ids[0] == bos_id)
     if not 0 <= first < len(ids):
@@ -96,10 +96,16 @@ def _make_pool(spans: Sequence[tuple[int, int]], device: Any) -> Callable[[Any],
     end = torch.tensor([[end] for _, end in spans], device=device)
     inside = (positions >= first) & (positions < end)
     weights = inside.float() / (end - first)
-    return lambda hidden: torch.einsum("bt,btd->bd", weights, hidden.float())
+
+    def mean(hidden: Any) -> Any:
+        # Autocast would make a bfloat16 product of this.
+        with torch.autocast(hidden.device.type, enabled=False):
+            return torch.einsum("bt,btd->bd", weights, hidden.float())
+
+    return mean
 
 
-def _find_trunk(model: Any) -> tuple[Any, Any, Any]:
+def find_trunk(model: Any) -> tuple[Any, Any, Any]:
     """The model without its head, its layers and its final norm."""
     trunk = model.base_model
     layers, norm = getattr(trunk, "layers", None), getattr(trunk, "norm", None)
@@ -113,7 +119,7 @@ def _find_trunk(model: Any) -> tuple[Any, Any, Any]:
 
 
 @contextmanager
-def _hooked(layers: Any, norm: Any, keep: Callable[[int, Any], None]) -> Iterator[None]:
+def hooked(layers: Any, norm: Any, keep: Callable[[int, Any], None]) -> Iterator[None]:
     """Call `keep(entry, hidden states)` for every entry of the layer axis while the trunk runs."""
 
     def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.evaluate.base_activations import describe_base, find_base, keep_base
 from jobs.evaluate.behaviour import KnownWords, known_words
 from jobs.evaluate.metric.indices import UndefinedScore
 from jobs.evaluate.metric.ruler import Ruler, fit_ruler
@@ -24,6 +25,7 @@ from pipeline_common.model_location import ResolvedModels, model_folder
 
 if TYPE_CHECKING:
     from jobs.evaluate.model_generation import Generated
+    from jobs.evaluate.model_reading import EncodedPrompts
     from pipeline_common.gpu.models import Placement
 
 ROLES: Final = ("base", "tuned")
@@ -38,11 +40,14 @@ class PairReading:
     """Places in `prompts` of those that were answered."""
     activations: Mapping[str, NDArray[np.float32]]
     """Of all prompts [N, L + 1, D]."""
+    base_source: str
+    """Where the base model's come from, in words."""
     ruler: Ruler
     answers: Mapping[str, Sequence[Generated]]
     openings: OpeningSet | str
     log_odds: Mapping[str, NDArray[np.float64]] | None
     words: KnownWords
+    degradations: tuple[Degradation, ...] = ()
 
     @property
     def unsafe(self) -> NDArray[np.bool_]:
@@ -100,8 +105,18 @@ def read_pair(
         pair = load_pair(folder, context.input_file("train", "adapter"), placement, prompt_format)
         prompts = model_reading.encode_selected(pair, selected, prompt_format, config)
         words = known_words(context, pair.tokenizer, embedded=models.base.kind == "embedded")
+    lesser: list[Degradation] = []
+
+    def degrade(name: str, detail: str) -> None:
+        lesser.append(context.degrade(name, detail))
+
     with clock.phase("activations"):
-        activations = model_reading.read_activations(pair, prompts, config)
+        payload = _describe_base(models, placement, prompts, config, model_reading.chosen_sweep(pair, config))
+        known = find_base(context, payload)
+        base = known[0] if known else model_reading.read_activations(pair, prompts, config, "base", degrade)
+        if known is None:
+            keep_base(context, payload, base)
+        activations = {"base": base, "tuned": model_reading.read_activations(pair, prompts, config, "tuned", degrade)}
         ruler = _fit_ruler(activations["base"], selected, config)
     with clock.phase("answers"):
         answers = model_reading.read_answers(pair, prompts, config)
@@ -112,7 +127,26 @@ def read_pair(
             log_odds = model_reading.read_log_odds(pair, prompts, openings, config)
     del pair
     free_memory()
-    return PairReading(selected, prompts.answered, activations, ruler, answers, openings, log_odds, words)
+    source = known[1] if known else "measured in this run"
+    return PairReading(
+        selected, prompts.answered, activations, source, ruler, answers, openings, log_odds, words, tuple(lesser)
+    )
+
+
+def _describe_base(
+    models: ResolvedModels, placement: Placement, prompts: EncodedPrompts, config: EvaluateConfig, sweep: str
+) -> dict[str, Any]:
+    return describe_base(
+        commit=models.base.commit,
+        quantization=placement.quantization,
+        compute_dtype=str(placement.compute_dtype).removeprefix("torch."),
+        device=placement.device,
+        sweep=sweep,
+        batch_tokens=config.batch_tokens,
+        pooling=config.pooling,
+        prompt_ids=[prompt.prompt_id for prompt in prompts.prompts],
+        token_ids=prompts.token_ids,
+    )
 
 
 def _fit_ruler(base: NDArray[np.float32], prompts: Sequence[LabelledPrompt], config: EvaluateConfig) -> Ruler:

@@ -79,7 +79,7 @@ def run(context: Context) -> Outputs:
         judgement=judged.judgement,
         detectable_drop_pct=detectable_drop_pct(overall.f2_drop_pct),
         controls=controls,
-        degradations=(*degradations, *judged.degradations),
+        degradations=(*degradations, *reading.degradations, *judged.degradations),
         diagnostics=diagnostics,
         extra_indices=measure_extra_indices(geometry, config.extra_indices, config.aqi_lambda),
     )
@@ -92,7 +92,7 @@ def run(context: Context) -> Outputs:
     write_json_lines(context.files / "responses.jsonl", rows)
     return Outputs(
         rows={"aqi_scores": score_rows(geometry), "model_responses": rows},
-        summary=_summarise(measures, clock),
+        summary=_summarise(measures, clock) | {"base_activations": reading.base_source},
         degradations=measures.degradations,
     )
 

@@ -7,22 +7,29 @@ Legend: R rows, B rows of a batch, T tokens of the longest of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from datasets.table import InMemoryTable
 from peft import LoraConfig, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import PrinterCallback, TrainerState
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from jobs.train.callbacks import StepWatcher, Watch
 from jobs.train.checkpoints import Checkpoint, newest_complete
+from jobs.train.engine import PLAIN, Engine, prepare_base
+from jobs.train.flat import FlatTrainer, add_flat_loss, collate
+from jobs.train.fused_lora import fuse_adapters
+from jobs.train.memory import BatchPlan, plan_batches, set_checkpointing
 from jobs.train.metrics import MetricsWriter
-from jobs.train.rows import IGNORED, LabelledRows, sort_by_length
+from jobs.train.rows import LabelledRows, sort_by_length
+from jobs.train.trainer import AnswerTrainer
 from pipeline_common.errors import ConfigError, TerminatedError, TransientError
 from pipeline_common.gpu.models import ADAPTER_WEIGHTS
 from pipeline_common.logs import get_logger
@@ -40,6 +47,8 @@ if TYPE_CHECKING:
 _SCHEDULERS: Final = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 # Evaluation keeps no activations, so it fits more rows than a training batch.
 _MIN_EVAL_BATCH: Final = 8
+# The flat engine cuts these by tokens.
+_FLAT_EVAL_ROWS: Final = 64
 _log = get_logger(__name__)
 
 
@@ -56,6 +65,9 @@ class Recipe:
     checkpoints: Path
     copies: CheckpointCopies | None = None
     """Where checkpoints go besides; None where this machine's disk is safe enough."""
+    engine: Engine = PLAIN
+    on_less_memory: Callable[[str], None] = _log.warning
+    """Told once, if the flat engine had to halve its passes."""
 
 
 @dataclass(frozen=True)
@@ -72,38 +84,10 @@ class Trained:
     """Step of the checkpoint this attempt went on from."""
     trainable_parameters: int
     all_parameters: int
-
-
-class AnswerTrainer(SFTTrainer):  # type: ignore[misc]  # the library is untyped
-    """TRL's trainer with an evaluation that is exact and leaves no trace in the training."""
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate; dropout's random numbers afterwards are those of a run without evaluation."""
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices=devices):
-            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
-        return metrics
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """The library's loop, its loss replaced by the mean over all answer tokens.
-
-        The library averages the batches' means over rows, so that the loss would depend on how rows fall into batches.
-        """
-        self._nats, self._tokens = 0.0, 0
-        output = super().evaluation_loop(*args, **kwargs)
-        output.metrics["eval_loss"] = self._nats / self._tokens
-        return output
-
-    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """One evaluation batch: labels [B, T]."""
-        loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
-        tokens = int((inputs["labels"] != IGNORED).sum())
-        self._nats += float(loss) * tokens
-        self._tokens += tokens
-        return loss, logits, labels
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the library would write one into every checkpoint; the adapter gets ours."""
+    plan: BatchPlan | None
+    """The flat engine's passes; None with the plain engine."""
+    activation_checkpointing: bool
+    """What was done, in either engine."""
 
 
 def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter, stop: StopSignal) -> Trained:
@@ -142,8 +126,11 @@ def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter, 
                 advance=advance,
             )
         )
+        plan = None
         try:
             trainer = build_trainer(base, tokenizer, recipe, watcher)
+            if isinstance(trainer, FlatTrainer):
+                plan = make_flat(trainer, recipe)
             if checkpoint is not None:
                 _log.info("resuming from the checkpoint after step %d of %d", checkpoint.step, steps)
             if checkpoint is not None and checkpoint.step >= steps:
@@ -160,8 +147,8 @@ def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter, 
         except torch.cuda.OutOfMemoryError as error:
             raise TransientError(
                 "the GPU's memory does not suffice for this training "
-                f"({str(error).splitlines()[0][:200]}); lower train.batch_size (and raise train.gradient_accumulation)"
-                ", set train.activation_checkpointing=true, or lower prepare.max_length"
+                f"({str(error).splitlines()[0][:200]}); {_knobs(recipe)}, set train.activation_checkpointing=true, or "
+                "lower prepare.max_length"
             ) from error
     trainable, everything = trainer.model.get_nb_trainable_parameters()
     return Trained(
@@ -171,7 +158,45 @@ def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter, 
         resumed_from=None if checkpoint is None else checkpoint.step,
         trainable_parameters=int(trainable),
         all_parameters=int(everything),
+        plan=plan,
+        activation_checkpointing=plan.activation_checkpointing if plan else trainer.args.gradient_checkpointing,
     )
+
+
+def _knobs(recipe: Recipe) -> str:
+    if recipe.engine.name == "flat":
+        return "lower train.tokens_per_batch"
+    return "lower train.batch_size (and raise train.gradient_accumulation)"
+
+
+def make_flat(trainer: FlatTrainer, recipe: Recipe, *, fuse: bool = True) -> BatchPlan:
+    """Put the flat engine's parts into a built trainer, and decide how much goes through at once.
+
+    Args:
+        trainer: from `build_trainer`; it is changed in place.
+        recipe: what it was built from.
+        fuse: compute adapters in one operation; False leaves PEFT's, to compare with.
+    """
+    add_flat_loss(trainer.model.get_base_model(), liger=recipe.engine.liger)
+    if fuse:
+        fuse_adapters(trainer.model)
+    lengths = [
+        length
+        for rows in (recipe.train_rows, recipe.validation_rows)
+        for length in pc.list_value_length(rows.table.column("input_ids")).to_pylist()
+    ]
+    train = recipe.train
+    plan = plan_batches(
+        trainer,
+        lengths=lengths,
+        rows_per_step=train.batch_size * train.gradient_accumulation,
+        checkpointing=train.activation_checkpointing,
+        tokens=train.tokens_per_batch,
+    )
+    trainer.tokens_per_batch = plan.tokens_per_batch
+    trainer.on_less_memory = recipe.on_less_memory
+    set_checkpointing(trainer.model, plan.activation_checkpointing)
+    return plan
 
 
 def build_trainer(base: Any, tokenizer: Any, recipe: Recipe, watcher: StepWatcher) -> AnswerTrainer:
@@ -190,14 +215,17 @@ def build_trainer(base: Any, tokenizer: Any, recipe: Recipe, watcher: StepWatche
         bias="none",
         task_type="CAUSAL_LM",
     )
+    flat = recipe.engine.name == "flat"
+    prepare_base(base, recipe.engine)
     try:
-        trainer = AnswerTrainer(
+        trainer = (FlatTrainer if flat else AnswerTrainer)(
             model=base,
             args=build_arguments(recipe),
             train_dataset=_dataset(recipe.train_rows.table),
             eval_dataset=_dataset(sort_by_length(recipe.validation_rows.table)),
             processing_class=tokenizer,
             peft_config=lora,
+            data_collator=collate if flat else None,
             callbacks=[watcher],
         )
     except ValueError as error:
@@ -226,12 +254,17 @@ def build_arguments(recipe: Recipe) -> SFTConfig:
             f"model.compute_dtype=bfloat16, but {torch.cuda.get_device_name()} has no bfloat16; use "
             "model.compute_dtype=float32"
         )
+    flat = recipe.engine.name == "flat"
+    # The plain engine does not look at memory: on a GPU it takes the way that fits more cards.
+    checkpointing = cuda if train.activation_checkpointing == "auto" else train.activation_checkpointing
+    checkpointing = checkpointing and not flat  # the flat engine decides when it has seen the memory
     arguments = SFTConfig(
         output_dir=str(recipe.checkpoints),
         max_steps=recipe.schedule.steps,
-        per_device_train_batch_size=train.batch_size,
-        per_device_eval_batch_size=max(_MIN_EVAL_BATCH, train.batch_size),
-        gradient_accumulation_steps=train.gradient_accumulation,
+        # The flat engine takes a step's rows at once and cuts them itself.
+        per_device_train_batch_size=train.batch_size * (train.gradient_accumulation if flat else 1),
+        per_device_eval_batch_size=_FLAT_EVAL_ROWS if flat else max(_MIN_EVAL_BATCH, train.batch_size),
+        gradient_accumulation_steps=1 if flat else train.gradient_accumulation,
         learning_rate=train.learning_rate,
         lr_scheduler_type=_SCHEDULERS[train.schedule],
         warmup_steps=recipe.schedule.warmup_steps,
@@ -258,9 +291,9 @@ def build_arguments(recipe: Recipe) -> SFTConfig:
         use_cpu=not cuda,
         dataloader_pin_memory=cuda,
         # Both names, because TRL switches the older one on by default.
-        activation_checkpointing=train.activation_checkpointing,
-        gradient_checkpointing=train.activation_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if train.activation_checkpointing else None,
+        activation_checkpointing=checkpointing,
+        gradient_checkpointing=checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
     )
     if cuda:
         # One process trains on one GPU; the trainer would refuse a machine that shows it several.
@@ -283,6 +316,7 @@ def describe_arithmetic(recipe: Recipe) -> dict[str, str]:
         "compute_dtype": str(placement.compute_dtype).removeprefix("torch."),
         "quantization": placement.quantization,
         "optimizer": recipe.optimizer,
+        "engine": recipe.engine.name,
         "torch": str(torch.__version__),
     }
 

@@ -44,6 +44,7 @@ def run(context: Context) -> Outputs:
 
     from jobs.train.adapter import save_adapter
     from jobs.train.checkpoint_copies import find_copies
+    from jobs.train.engine import choose_engine
     from jobs.train.metrics import MetricsWriter, build_rows
     from jobs.train.model_card import render_model_card
     from jobs.train.quiet import quiet_libraries
@@ -64,6 +65,11 @@ def run(context: Context) -> Outputs:
     train_rows = read_rows(context.input_file("prepare", "train.parquet"), vocabulary, positions)
     validation_rows = read_rows(context.input_file("prepare", "validation.parquet"), vocabulary, positions)
     schedule = plan_steps(train_rows.count, config.train)
+
+    def degrade(name: str, detail: str) -> None:
+        degradations.append(context.degrade(name, detail))
+
+    engine = choose_engine(config.train, placement, degrade)
     recipe = Recipe(
         train=config.train,
         placement=placement,
@@ -73,7 +79,10 @@ def run(context: Context) -> Outputs:
         validation_rows=validation_rows,
         checkpoints=context.work_dir / "checkpoints",
         copies=find_copies(context),
+        engine=engine,
+        on_less_memory=lambda detail: degrade("less memory than measured", detail),
     )
+    _log.info("engine %s", engine.describe())
     _log.info(
         "%s on %s, %s: %d rows, %d tokens (%d in the loss), %d steps = %.2f epochs%s",
         base.title,
@@ -154,7 +163,13 @@ def _collect_facts(
         "quantization": recipe.placement.quantization,
         "quantization_requested": config.model.quantization,
         "optimizer": recipe.optimizer,
-        "activation_checkpointing": train.activation_checkpointing,
+        "engine": recipe.engine.name,
+        "engine_requested": train.engine,
+        "varlen_attention": recipe.engine.varlen,
+        "liger": recipe.engine.liger,
+        "tokens_per_batch": trained.plan.tokens_per_batch if trained.plan else None,
+        "mib_per_token": trained.plan.mib_per_token if trained.plan else None,
+        "activation_checkpointing": trained.activation_checkpointing,
         "seed": train.seed,
         "train_rows": recipe.train_rows.count,
         "validation_rows": recipe.validation_rows.count,

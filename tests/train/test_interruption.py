@@ -87,6 +87,21 @@ def test_sigterm_saves_exits_143_and_resumes_to_the_same_bytes(
     assert comparable_rows(resumed) == comparable_rows(long_run)
 
 
+def test_the_flat_engine_goes_on_to_the_same_bytes_after_a_kill(prepare_run: Callable[..., Prepared]) -> None:
+    settings = (*LONG, "train.engine=flat", "train.tokens_per_batch=150", "train.eval_steps=null")
+    undisturbed, prepared = prepare_run(*settings).train(), prepare_run(*settings)
+    process = start(prepared)
+    signal_after(process, prepared.checkpoints / "checkpoint-10" / MARKER, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+
+    resumed = prepared.train()
+    assert 10 <= facts_of(resumed)["resumed_from_step"] < 100
+    assert resumed.adapter_digests() == undisturbed.adapter_digests()
+    assert comparable_rows(resumed) == comparable_rows(undisturbed)
+    facts = facts_of(resumed)
+    assert (facts["engine"], facts["tokens_per_batch"], facts["activation_checkpointing"]) == ("flat", 150, False)
+
+
 def test_a_broken_bitsandbytes_means_lora_without_quantisation_and_says_so(
     prepare_run: Callable[..., Prepared], tmp_path: Path
 ) -> None:

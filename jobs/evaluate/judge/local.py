@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 
 from jobs.evaluate.batching import token_budget_batches
 from jobs.evaluate.judge.scoring import DigitScore, Question, score_probabilities
 from jobs.evaluate.judge.steps import MAX_STEP_TOKENS, PlanSteps, StepPlan, fixed_steps
-from jobs.evaluate.model import arithmetic, explain_memory, pad_left
+from jobs.evaluate.model import arithmetic, explain_memory, pad_left, resolve_batch_tokens
 from jobs.evaluate.model_generation import generate
 from pipeline_common.errors import InputError
 from pipeline_common.gpu.models import Placement, load_base, load_tokenizer
@@ -35,7 +35,7 @@ def ask_local(
     *,
     style: FormStyle,
     min_mass: float,
-    batch_tokens: int,
+    batch_tokens: int | Literal["auto"],
     plan_steps: PlanSteps | None = None,
 ) -> tuple[list[DigitScore], StepPlan]:
     """Load a judge and let it fill in every form.
@@ -46,7 +46,7 @@ def ask_local(
         questions: what is asked.
         style: of the form; "short" is what the embedded judge was trained on.
         min_mass: less probability on the five digits together is a missing score.
-        batch_tokens: most tokens in a batch.
+        batch_tokens: most tokens in a batch; "auto" = what the free memory allows.
         plan_steps: finds the evaluation steps, given a way to ask the judge; None = the fixed ones.
 
     Returns:
@@ -61,13 +61,20 @@ def ask_local(
     pad_id = int(tokenizer.pad_token_id)
     with torch.inference_mode(), arithmetic(placement), explain_memory():
         model = load_base(folder, placement)
+        budget = resolve_batch_tokens(batch_tokens, model)
 
         def write(request: str) -> str:
             stops = stop_ids(tokenizer, model.generation_config.eos_token_id, prompt_format)
             prompt = encode_prompts(tokenizer, [[Turn("user", request)]], prompt_format)
-            limits = {"max_new_tokens": MAX_STEP_TOKENS, "batch_tokens": batch_tokens}
             (reply,) = generate(
-                model, tokenizer, prompt, stop_ids=stops, pad_id=pad_id, what="evaluation steps", **limits
+                model,
+                tokenizer,
+                prompt,
+                stop_ids=stops,
+                pad_id=pad_id,
+                max_new_tokens=MAX_STEP_TOKENS,
+                batch_tokens=budget,
+                what="evaluation steps",
             )
             return reply.text
 
@@ -78,7 +85,7 @@ def ask_local(
         ]
         prompts = encode_prompts(tokenizer, forms, prompt_format)
         found = digit_probabilities(
-            model, prompts, digits, pad_id=pad_id, batch_tokens=batch_tokens, space_id=space_token(tokenizer)
+            model, prompts, digits, pad_id=pad_id, batch_tokens=budget, space_id=space_token(tokenizer)
         )
     return [score_probabilities(probabilities, min_mass) for probabilities in found], steps
 

@@ -1,0 +1,57 @@
+"""Decoding by recorded steps chooses what transformers' own loop chooses."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.evaluate.model_decoding import can_be_recorded
+from jobs.evaluate.model_generation import generate
+
+
+def answers(pair, prompts, role, decoder, *, stop_ids=(2,), max_new_tokens=13, batch_tokens=300):
+    with pair.playing(role) as model:
+        return generate(
+            model,
+            pair.tokenizer,
+            prompts,
+            stop_ids=stop_ids,
+            pad_id=0,
+            max_new_tokens=max_new_tokens,
+            batch_tokens=batch_tokens,
+            decoder=decoder,
+        )
+
+
+@pytest.mark.parametrize("role", ["base", "tuned"])
+def test_equals_transformers_own_loop(pair, prompts, role):
+    library = answers(pair, prompts, role, "library")
+    assert answers(pair, prompts, role, "steps") == library
+    assert answers(pair, prompts, role, "auto") == library
+    assert {answer.finished for answer in library} == {True, False}
+    # One prompt at a time, without padding.
+    assert answers(pair, prompts, role, "steps", batch_tokens=1) == library
+
+
+def test_ends_at_any_stop_token_and_at_the_limit(pair, prompts):
+    long = answers(pair, prompts, "base", "steps")
+    third = long[0].token_ids[2]
+    stopped = answers(pair, prompts, "base", "steps", stop_ids=(2, third))
+    assert (stopped[0].token_ids, stopped[0].stop_id) == (long[0].token_ids[:2], third)
+    assert stopped == answers(pair, prompts, "base", "library", stop_ids=(2, third))
+    for limit in (1, 2, 9):
+        short = answers(pair, prompts, "base", "steps", max_new_tokens=limit)
+        assert [one.token_ids for one in short] == [one.token_ids[:limit] for one in long]
+
+
+def test_what_can_be_recorded(pair):
+    from transformers import LlamaConfig, MistralConfig
+
+    class Model:
+        def __init__(self, config):
+            self.config = config
+
+    assert can_be_recorded(pair.peft.get_base_model())
+    scaled = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    assert not can_be_recorded(Model(LlamaConfig(rope_parameters=scaled)))
+    assert not can_be_recorded(Model(MistralConfig(sliding_window=128)))
+    assert can_be_recorded(Model(MistralConfig(sliding_window=None)))

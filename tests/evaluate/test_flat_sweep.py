@@ -1,0 +1,115 @@
+"""The fast sweep against the simple one and against transformers' own hidden states."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.evaluate.model_flat_sweep import sweep_flat
+from jobs.evaluate.model_fused import fused_layers
+from jobs.evaluate.model_sweep import sweep
+from pipeline_common.errors import InputError, TransientError
+from pipeline_common.gpu.models import Placement, load_base
+from tests.evaluate.made_models import LAYERS
+
+
+def flat(pair, prompts, role="tuned", pooling="last", batch_tokens=4096):
+    with pair.playing(role) as model:
+        return sweep_flat(model, prompts, pooling=pooling, bos_id=1, batch_tokens=batch_tokens)
+
+
+@pytest.mark.parametrize("role", ["base", "tuned"])
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_equals_the_simple_path_and_the_models_own_states(pair, prompts, role, pooling):
+    found = flat(pair, prompts, role, pooling, batch_tokens=100)
+    with pair.playing(role) as model:
+        simple = sweep(model, prompts, pooling=pooling, pad_id=0, bos_id=1, batch_tokens=4096)
+        states = [model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states for ids in prompts]
+    own = np.stack([torch.stack(one)[:, 0].numpy() for one in states[:1]])[0]  # [L + 1, T, D]
+    np.testing.assert_allclose(found[0], own[:, -1] if pooling == "last" else own[:, 1:].mean(axis=1), atol=1e-5)
+    assert found.dtype == simple.dtype == np.float32
+    np.testing.assert_allclose(found, simple, atol=1e-5)
+
+
+def test_batches_and_order_change_rounding_at_most(pair, prompts):
+    for pooling in ("last", "mean"):
+        whole = flat(pair, prompts, pooling=pooling)
+        order = np.random.default_rng(0).permutation(len(prompts))
+        for batch_tokens in (1, 60, 333):
+            shuffled = flat(pair, [prompts[i] for i in order], pooling=pooling, batch_tokens=batch_tokens)
+            np.testing.assert_allclose(shuffled, whole[order], atol=2e-6)
+
+
+def test_the_model_is_left_as_it_was(pair, prompts):
+    def answers():
+        with pair.playing("tuned") as model:
+            return model(input_ids=torch.tensor(prompts[:1])).logits
+
+    before = answers()
+    with pair.playing("tuned") as model, fused_layers(model.base_model) as replaced:
+        # Two norms per layer and the last one; an MLP and seven adapted matrices per layer.
+        assert replaced == {
+            "rotation": 0, "norm": 2 * LAYERS + 1, "gate": LAYERS, "low-rank update": 7 * LAYERS,
+        }  # fmt: skip
+    flat(pair, prompts)
+    with pytest.raises(InputError, match="none to pool"):
+        flat(pair, [[1]], pooling="mean")
+    assert torch.equal(answers(), before)
+    with pair.playing("tuned") as model:
+        assert model.config._attn_implementation == "sdpa"
+        assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_in_bfloat16_it_is_no_farther_from_the_exact_states_than_the_simple_path(base_folder, prompts):
+    """Both differ from each other by rounding; the exact states say that neither is worse."""
+
+    def states(dtype, read, **batches):
+        with torch.inference_mode():
+            return read(
+                load_base(base_folder, Placement("cpu", dtype, "none")), prompts, pooling="mean", bos_id=1, **batches
+            )
+
+    exact = states(torch.float32, sweep, pad_id=0, batch_tokens=4096)
+    simple = states(torch.bfloat16, sweep, pad_id=0, batch_tokens=4096)
+    found = states(torch.bfloat16, sweep_flat, batch_tokens=4096)
+
+    def apart(one, other):
+        return np.linalg.norm(one - other, axis=(0, 2)) / np.linalg.norm(other, axis=(0, 2))  # [L + 1]
+
+    assert np.all(apart(found, exact) < 1.2 * apart(simple, exact) + 1e-6)
+    assert np.all(apart(found, simple) < 0.02)
+    assert not np.array_equal(found, simple)
+
+
+class ShortMemory:
+    """Raises as CUDA does when a batch has more tokens than the memory holds."""
+
+    def __init__(self, limit):
+        self.limit, self.widths = limit, []
+
+    def __call__(self, _module, _args, inputs):
+        self.widths.append(inputs["input_ids"].shape[1])
+        if self.widths[-1] > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_batch_too_large_is_halved_once_and_recorded(pair, prompts, caplog):
+    whole = flat(pair, prompts)
+    trunk = pair.peft.get_base_model().base_model
+    memory, notes = ShortMemory(limit=250), []
+    handle = trunk.register_forward_pre_hook(memory, with_kwargs=True)
+    try:
+        with pair.playing("tuned") as model, caplog.at_level(logging.WARNING):
+            found = sweep_flat(model, prompts, pooling="last", bos_id=1, batch_tokens=450, on_halved=notes.append)
+        np.testing.assert_allclose(found, whole, atol=2e-6)
+        assert max(memory.widths[1:]) <= 225 < 250 < memory.widths[0]
+        assert notes == [225]
+        with pytest.raises(
+            TransientError, match=r"evaluate\.batch_tokens.*model\.quantization.*evaluate\.max_new_tokens"
+        ):
+            flat(pair, prompts, batch_tokens=2000)
+    finally:
+        handle.remove()

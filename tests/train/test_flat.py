@@ -1,0 +1,229 @@
+"""The flat engine against the plain one: the same rows, the same losses, the same gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from jobs.train import dropped_products
+from jobs.train.callbacks import StepWatcher, Watch
+from jobs.train.engine import choose_engine
+from jobs.train.flat import FlatTrainer
+from jobs.train.flat_loss import ChunkedCrossEntropy, sum_nats
+from jobs.train.metrics import MetricsWriter
+from jobs.train.rows import read_rows
+from jobs.train.schedule import plan_steps
+from jobs.train.sft import Recipe, build_trainer, make_flat
+from pipeline_common.config import TrainConfig
+from pipeline_common.gpu.models import Placement, load_base
+from pipeline_common.progress import track
+from pipeline_common.termination import StopSignal
+
+# 90 rows are 12 steps an epoch, so 16 steps cross an epoch's end, with a short last step.
+STEPS = 16
+SETTINGS = TrainConfig(
+    batch_size=4, gradient_accumulation=2, max_steps=STEPS, learning_rate=2e-3, lora_dropout=0.0, tokens_per_batch=100
+)
+Build = Callable[..., Any]
+
+
+@pytest.fixture
+def build(
+    train_table: pa.Table, validation_table: pa.Table, model_folder: Path, tokenizer: Any, tmp_path: Path
+) -> Iterator[Build]:
+    rows = []
+    for name, table in (("train", train_table), ("validation", validation_table)):
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+        rows.append(read_rows(tmp_path / f"{name}.parquet", vocabulary=384, positions=128))
+    with ExitStack() as stack:
+
+        def make(name: str, device: str = "cpu", **changes: Any) -> Any:
+            train = SETTINGS.model_copy(update=changes)
+            dtype = torch.bfloat16 if device == "cuda" else torch.float32
+            placement = Placement(device, dtype, "nf4")  # type: ignore[arg-type]
+            missing: list[str] = []
+            engine = choose_engine(
+                train.model_copy(update={"engine": name}), placement, lambda *why: missing.extend(why)
+            )
+            assert not missing
+            recipe = Recipe(
+                train=train,
+                placement=placement,
+                optimizer="adamw_torch",
+                schedule=plan_steps(rows[0].count, train),
+                train_rows=rows[0],
+                validation_rows=rows[1],
+                checkpoints=tmp_path / name / "checkpoints",
+                engine=engine,
+            )
+            advance = stack.enter_context(track("training", STEPS))
+            writer = MetricsWriter(tmp_path / "metrics.jsonl", lambda _: None)
+            watch = Watch(STEPS, 1, None, {}, writer, StopSignal(), advance)
+            torch.manual_seed(0)
+            trainer = build_trainer(load_base(model_folder, recipe.placement), tokenizer, recipe, StepWatcher(watch))
+            if isinstance(trainer, FlatTrainer):
+                make_flat(trainer, recipe)
+            return trainer
+
+        yield make
+
+
+def losses(trainer: Any) -> list[float]:
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def test_the_loss_trajectory_is_the_plain_engines(build: Build) -> None:
+    """Float32, no dropout: only the order of summation differs, so a relative 1e-4 over 16 steps and two epochs."""
+    plain, flat = build("plain"), build("flat")
+    expected = losses(plain)
+
+    assert losses(flat) == pytest.approx(expected, rel=1e-4)
+    assert len(set(expected)) == STEPS
+    assert [entry["tokens"] for entry in flat.state.log_history if "tokens" in entry] == [
+        entry["tokens"] for entry in plain.state.log_history if "tokens" in entry
+    ]
+    assert flat.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"], rel=1e-4)
+
+
+def test_gradients_are_those_of_separate_rows(build: Build) -> None:
+    """One step's gradients against the mean over the step's answer tokens, row by row through PEFT's own layers."""
+    flat, plain = build("flat"), build("plain")
+    batch = next(iter(flat.get_train_dataloader()))
+    step = batch["step"]
+    answers = int((batch["labels"] != -100).sum())
+    # B starts at zero, which would leave A without gradients.
+    for trainer in (flat, plain):
+        generator = torch.Generator().manual_seed(3)
+        for name, parameter in sorted(trainer.model.named_parameters()):
+            if "lora_B" in name:
+                parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
+    loss = flat.training_step(flat.model, batch, torch.tensor(answers))
+    nats = torch.zeros(())
+    plain.model.train()
+    for ids, labels in zip(step.input_ids, step.labels, strict=True):
+        logits = plain.model(input_ids=ids[None]).logits[0]
+        nats = nats + torch.nn.functional.cross_entropy(logits[:-1], labels[1:], reduction="sum")
+    (nats / answers).backward()
+    nats = nats.detach()
+
+    assert len(list(step.passes(flat.tokens_per_batch))) > 1
+    assert float(loss) == pytest.approx(float(nats) / answers, abs=1e-5)
+    pairs = zip(flat.model.named_parameters(), plain.model.named_parameters(), strict=True)
+    trained = [(name, one, other) for (name, one), (_, other) in pairs if one.requires_grad]
+    assert len(trained) == 28
+    for name, one, other in trained:
+        assert other.grad.abs().max() > 1e-4, name
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_size_of_a_pass_changes_nothing_but_rounding(build: Build) -> None:
+    small, large = losses(build("flat", tokens_per_batch=1)), losses(build("flat", tokens_per_batch=100_000))
+    assert small == pytest.approx(large, rel=1e-4)
+
+
+def test_recomputed_activations_change_nothing_also_with_dropout(build: Build) -> None:
+    """The second forward pass must draw the first one's dropout masks."""
+    kept = losses(build("flat", lora_dropout=0.3, max_steps=3))
+    assert losses(build("flat", lora_dropout=0.3, max_steps=3, activation_checkpointing=True)) == kept
+    assert kept != losses(build("flat", lora_dropout=0.0, max_steps=3))
+
+
+def test_out_of_memory_halves_the_passes_once_and_redoes_the_step(build: Build) -> None:
+    trainer, told = build("flat"), []
+    trainer.on_less_memory = told.append
+    batch = next(iter(trainer.get_train_dataloader()))
+    answers = torch.tensor(int((batch["labels"] != -100).sum()))
+    expected = float(trainer.training_step(trainer.model, batch, answers))
+    gradients = [p.grad.clone() for p in trainer.model.parameters() if p.requires_grad]
+    trainer.model.zero_grad(set_to_none=True)
+    calls = 0
+
+    def fail_on_the_second_pass(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    hook = trainer.model.register_forward_pre_hook(fail_on_the_second_pass)
+    assert float(trainer.training_step(trainer.model, batch, answers)) == pytest.approx(expected, abs=1e-5)
+    hook.remove()
+    assert told == ["CUDA out of memory. Tried to allocate 2.00 GiB; 50 instead of 100 tokens in a pass from here on"]
+    for one, other in zip(gradients, (p.grad for p in trainer.model.parameters() if p.requires_grad), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
+
+    calls = 1
+    trainer.model.register_forward_pre_hook(fail_on_the_second_pass)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        trainer.training_step(trainer.model, batch, answers)
+
+
+def test_the_chunked_loss_is_cross_entropy() -> None:
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2500, 16, generator=draw).requires_grad_()
+    weight, targets = torch.randn(50, 16, generator=draw), torch.randint(50, (2500,), generator=draw)
+    got = ChunkedCrossEntropy.apply(hidden, weight, None, targets)
+    (gradient,) = torch.autograd.grad(got / 7, hidden)
+    expected = torch.nn.functional.cross_entropy(hidden @ weight.t(), targets, reduction="sum")
+    (wanted,) = torch.autograd.grad(expected / 7, hidden)
+
+    assert float(got) == pytest.approx(float(expected), rel=1e-6)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_the_trajectory_is_the_plain_engines_within_bfloat16(build: Build) -> None:
+    """Bfloat16 rounds to 3 digits, other kernels sum in other orders: a relative 2e-2 over 16 steps."""
+    expected = losses(build("plain", "cuda"))
+    assert losses(build("flat", "cuda")) == pytest.approx(expected, rel=2e-2)
+    assert losses(build("flat", "cuda", activation_checkpointing=True)) == pytest.approx(expected, rel=2e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("tokens", "width"), [(1000, 4096), (33, 576), (4097, 14_336)])
+def test_the_gpus_dropout_masks_are_one_mask_with_the_right_rate(tokens: int, width: int) -> None:
+    drop, seed = 0.05, 123_456_789
+    draw = torch.Generator("cuda").manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=draw, device="cuda", dtype=torch.bfloat16)
+
+    ones = torch.full((tokens, 16), 1 / 16, device="cuda", dtype=torch.bfloat16)
+    mask = torch.zeros((tokens, width), device="cuda", dtype=torch.bfloat16)
+    dropped_products.add_back(mask, ones, torch.ones((16, width), device="cuda", dtype=torch.bfloat16), drop, seed)
+    x, a, below = normal(tokens, width), normal(16, width), normal(tokens, 16)
+    reference = x.float() * mask.float()
+
+    # Four standard deviations of a binomial share.
+    assert float((mask == 0).float().mean()) == pytest.approx(drop, abs=4 * (drop * (1 - drop) / mask.numel()) ** 0.5)
+    for got, wanted in (
+        (dropped_products.project(x, a, drop, seed), reference @ a.float().t()),
+        (dropped_products.outer(below, x, drop, seed), below.float().t() @ reference),
+    ):
+        assert float((got.float() - wanted).norm() / wanted.norm()) < 1e-2
+    other = torch.zeros_like(mask)
+    dropped_products.add_back(other, ones, torch.ones((16, width), device="cuda", dtype=torch.bfloat16), drop, seed + 1)
+    together = float(((mask == 0) & (other == 0)).float().mean())
+    assert together == pytest.approx(drop**2, abs=4 * drop / mask.numel() ** 0.5)
+
+
+@pytest.mark.gpu
+def test_ligers_loss_is_the_chunked_one() -> None:
+    head = torch.nn.Linear(256, 1000, bias=False, device="cuda", dtype=torch.bfloat16).requires_grad_(False)
+    hidden = torch.randn(3000, 256, device="cuda", dtype=torch.bfloat16).requires_grad_()
+    targets = torch.randint(1000, (3000,), device="cuda")
+    results = []
+    for liger in (True, False):
+        nats = sum_nats(hidden, head, targets, liger=liger)
+        (gradient,) = torch.autograd.grad(nats / 3000, hidden)
+        results.append((float(nats), gradient.float()))
+    (fast, one), (exact, other) = results
+    assert fast == pytest.approx(exact, rel=1e-3)
+    assert float((one - other).norm() / other.norm()) < 2e-2
