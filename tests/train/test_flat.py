@@ -17,10 +17,11 @@ from jobs.train.callbacks import StepWatcher, Watch
 from jobs.train.engine import choose_engine
 from jobs.train.flat import FlatTrainer
 from jobs.train.flat_loss import ChunkedCrossEntropy, sum_nats
+from jobs.train.flat_setup import make_flat
 from jobs.train.metrics import MetricsWriter
 from jobs.train.rows import read_rows
 from jobs.train.schedule import plan_steps
-from jobs.train.sft import Recipe, build_trainer, make_flat
+from jobs.train.sft import Recipe, build_trainer
 from pipeline_common.config import TrainConfig
 from pipeline_common.gpu.models import Placement, load_base
 from pipeline_common.progress import track
@@ -44,10 +45,10 @@ def build(
         rows.append(read_rows(tmp_path / f"{name}.parquet", vocabulary=384, positions=128))
     with ExitStack() as stack:
 
-        def make(name: str, device: str = "cpu", **changes: Any) -> Any:
+        def make(name: str, device: str = "cpu", quantization: str = "nf4", **changes: Any) -> Any:
             train = SETTINGS.model_copy(update=changes)
             dtype = torch.bfloat16 if device == "cuda" else torch.float32
-            placement = Placement(device, dtype, "nf4")  # type: ignore[arg-type]
+            placement = Placement(device, dtype, quantization)  # type: ignore[arg-type]
             missing: list[str] = []
             engine = choose_engine(
                 train.model_copy(update={"engine": name}), placement, lambda *why: missing.extend(why)
@@ -93,9 +94,10 @@ def test_the_loss_trajectory_is_the_plain_engines(build: Build) -> None:
     assert flat.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"], rel=1e-4)
 
 
-def test_gradients_are_those_of_separate_rows(build: Build) -> None:
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_gradients_are_those_of_separate_rows(build: Build, quantization: str) -> None:
     """One step's gradients against the mean over the step's answer tokens, row by row through PEFT's own layers."""
-    flat, plain = build("flat"), build("plain")
+    flat, plain = (build(name, quantization=quantization) for name in ("flat", "plain"))
     batch = next(iter(flat.get_train_dataloader()))
     step = batch["step"]
     answers = int((batch["labels"] != -100).sum())
