@@ -138,6 +138,17 @@ def test_recomputed_activations_change_nothing_also_with_dropout(build: Build) -
     assert kept != losses(build("flat", lora_dropout=0.0, max_steps=3))
 
 
+def test_rows_come_in_the_plain_engines_order_also_after_dropout_has_drawn_numbers(build: Build) -> None:
+    """The second epoch's order must not hang on the random numbers that the first one used up."""
+    orders = []
+    for name in ("plain", "flat"):
+        trainer = build(name, lora_dropout=0.3)
+        trainer.train()
+        orders.append([entry["tokens"] for entry in trainer.state.log_history if "tokens" in entry])
+    assert len(orders[0]) == STEPS
+    assert orders[0] == orders[1]
+
+
 def test_out_of_memory_halves_the_passes_once_and_redoes_the_step(build: Build) -> None:
     trainer, told = build("flat"), []
     trainer.on_less_memory = told.append
