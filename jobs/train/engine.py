@@ -50,6 +50,8 @@ def choose_engine(train: TrainConfig, placement: Placement, degrade: Callable[[s
     if not cuda:
         return Engine("flat")
     missing = kernel_failure()
+    if missing is None and str(placement.compute_dtype) == "torch.float32":
+        missing = "the kernel has no float32 (model.compute_dtype)"
     if missing is not None:
         degrade("no varlen attention", f"{missing}; attention is computed row by row, which is slower")
     liger = importlib.util.find_spec("liger_kernel") is not None

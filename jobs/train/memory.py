@@ -120,7 +120,7 @@ def plan_batches(
 
     def need(recompute: bool) -> Need:
         if recompute not in measured:
-            measured[recompute] = measure(trainer, recompute)
+            measured[recompute] = measure(trainer, recompute) or _more_than_there_is(trainer)
         return measured[recompute]
 
     # The first pass compiles kernels and fills libraries' workspaces; free memory is what is left after it.
@@ -153,13 +153,30 @@ def set_checkpointing(model: Any, on: bool) -> None:
         model.activation_checkpointing_disable()
 
 
-def measure(trainer: FlatTrainer, recompute: bool) -> Need:
+def measure(trainer: FlatTrainer, recompute: bool) -> Need | None:
     """Memory of a pass, from two passes of different size over the first training rows.
 
     The second is as large as is safe, since the allocator's rounding weighs on a small difference.
+
+    Returns:
+        The need; None if not even these small passes fit.
     """
     set_checkpointing(trainer.model, recompute)
     trainer.model.train()
+    try:
+        return _measure(trainer)
+    except torch.cuda.OutOfMemoryError:
+        return None
+
+
+def _more_than_there_is(trainer: FlatTrainer) -> Need:
+    """What stands for a pass that did not fit; called when its exception, and with it its activations, is gone."""
+    trainer.model.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+    return Need(fixed=float(torch.cuda.get_device_properties().total_memory), per_token=float(2**20))
+
+
+def _measure(trainer: FlatTrainer) -> Need:
     with torch.random.fork_rng(devices=[torch.cuda.current_device()]):
         _peak(trainer, _FIRST_PROBE)  # compiles kernels
         first = _peak(trainer, _FIRST_PROBE)
@@ -179,6 +196,6 @@ def _peak(trainer: FlatTrainer, tokens: int) -> int:
     torch.cuda.reset_peak_memory_stats()
     trainer.try_pass(tokens)
     torch.cuda.synchronize()
-    peak = torch.cuda.max_memory_allocated() - resting
+    peak = int(torch.cuda.max_memory_allocated() - resting)
     trainer.model.zero_grad(set_to_none=True)
     return peak

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from datasets.table import InMemoryTable
@@ -24,9 +23,8 @@ from trl import SFTConfig
 from jobs.train.callbacks import StepWatcher, Watch
 from jobs.train.checkpoints import Checkpoint, newest_complete
 from jobs.train.engine import PLAIN, Engine, prepare_base
-from jobs.train.flat import FlatTrainer, add_flat_loss, collate
-from jobs.train.fused_lora import fuse_adapters
-from jobs.train.memory import BatchPlan, plan_batches, set_checkpointing
+from jobs.train.flat import FlatTrainer, collate
+from jobs.train.flat_setup import make_flat
 from jobs.train.metrics import MetricsWriter
 from jobs.train.rows import LabelledRows, sort_by_length
 from jobs.train.trainer import AnswerTrainer
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from jobs.train.checkpoint_copies import CheckpointCopies
+    from jobs.train.memory import BatchPlan
     from jobs.train.schedule import Schedule
     from pipeline_common.config import TrainConfig
     from pipeline_common.gpu.models import Placement
@@ -167,36 +166,6 @@ def _knobs(recipe: Recipe) -> str:
     if recipe.engine.name == "flat":
         return "lower train.tokens_per_batch"
     return "lower train.batch_size (and raise train.gradient_accumulation)"
-
-
-def make_flat(trainer: FlatTrainer, recipe: Recipe, *, fuse: bool = True) -> BatchPlan:
-    """Put the flat engine's parts into a built trainer, and decide how much goes through at once.
-
-    Args:
-        trainer: from `build_trainer`; it is changed in place.
-        recipe: what it was built from.
-        fuse: compute adapters in one operation; False leaves PEFT's, to compare with.
-    """
-    add_flat_loss(trainer.model.get_base_model(), liger=recipe.engine.liger)
-    if fuse:
-        fuse_adapters(trainer.model)
-    lengths = [
-        length
-        for rows in (recipe.train_rows, recipe.validation_rows)
-        for length in pc.list_value_length(rows.table.column("input_ids")).to_pylist()
-    ]
-    train = recipe.train
-    plan = plan_batches(
-        trainer,
-        lengths=lengths,
-        rows_per_step=train.batch_size * train.gradient_accumulation,
-        checkpointing=train.activation_checkpointing,
-        tokens=train.tokens_per_batch,
-    )
-    trainer.tokens_per_batch = plan.tokens_per_batch
-    trainer.on_less_memory = recipe.on_less_memory
-    set_checkpointing(trainer.model, plan.activation_checkpointing)
-    return plan
 
 
 def build_trainer(base: Any, tokenizer: Any, recipe: Recipe, watcher: StepWatcher) -> AnswerTrainer:

@@ -17,10 +17,11 @@ from jobs.train.callbacks import StepWatcher, Watch
 from jobs.train.engine import choose_engine
 from jobs.train.flat import FlatTrainer
 from jobs.train.flat_loss import ChunkedCrossEntropy, sum_nats
+from jobs.train.flat_setup import make_flat
 from jobs.train.metrics import MetricsWriter
 from jobs.train.rows import read_rows
 from jobs.train.schedule import plan_steps
-from jobs.train.sft import Recipe, build_trainer, make_flat
+from jobs.train.sft import Recipe, build_trainer
 from pipeline_common.config import TrainConfig
 from pipeline_common.gpu.models import Placement, load_base
 from pipeline_common.progress import track
@@ -44,10 +45,10 @@ def build(
         rows.append(read_rows(tmp_path / f"{name}.parquet", vocabulary=384, positions=128))
     with ExitStack() as stack:
 
-        def make(name: str, device: str = "cpu", **changes: Any) -> Any:
+        def make(name: str, device: str = "cpu", quantization: str = "nf4", **changes: Any) -> Any:
             train = SETTINGS.model_copy(update=changes)
             dtype = torch.bfloat16 if device == "cuda" else torch.float32
-            placement = Placement(device, dtype, "nf4")  # type: ignore[arg-type]
+            placement = Placement(device, dtype, quantization)  # type: ignore[arg-type]
             missing: list[str] = []
             engine = choose_engine(
                 train.model_copy(update={"engine": name}), placement, lambda *why: missing.extend(why)
@@ -93,9 +94,10 @@ def test_the_loss_trajectory_is_the_plain_engines(build: Build) -> None:
     assert flat.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"], rel=1e-4)
 
 
-def test_gradients_are_those_of_separate_rows(build: Build) -> None:
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_gradients_are_those_of_separate_rows(build: Build, quantization: str) -> None:
     """One step's gradients against the mean over the step's answer tokens, row by row through PEFT's own layers."""
-    flat, plain = build("flat"), build("plain")
+    flat, plain = (build(name, quantization=quantization) for name in ("flat", "plain"))
     batch = next(iter(flat.get_train_dataloader()))
     step = batch["step"]
     answers = int((batch["labels"] != -100).sum())
@@ -134,6 +136,17 @@ def test_recomputed_activations_change_nothing_also_with_dropout(build: Build) -
     kept = losses(build("flat", lora_dropout=0.3, max_steps=3))
     assert losses(build("flat", lora_dropout=0.3, max_steps=3, activation_checkpointing=True)) == kept
     assert kept != losses(build("flat", lora_dropout=0.0, max_steps=3))
+
+
+def test_rows_come_in_the_plain_engines_order_also_after_dropout_has_drawn_numbers(build: Build) -> None:
+    """The second epoch's order must not hang on the random numbers that the first one used up."""
+    orders = []
+    for name in ("plain", "flat"):
+        trainer = build(name, lora_dropout=0.3)
+        trainer.train()
+        orders.append([entry["tokens"] for entry in trainer.state.log_history if "tokens" in entry])
+    assert len(orders[0]) == STEPS
+    assert orders[0] == orders[1]
 
 
 def test_out_of_memory_halves_the_passes_once_and_redoes_the_step(build: Build) -> None:

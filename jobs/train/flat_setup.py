@@ -1,0 +1,44 @@
+"""The flat engine's parts, put into a trainer that has been built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow.compute as pc
+
+from jobs.train.flat import FlatTrainer, add_flat_loss
+from jobs.train.fused_lora import fuse_adapters
+from jobs.train.memory import BatchPlan, plan_batches, set_checkpointing
+
+if TYPE_CHECKING:
+    from jobs.train.sft import Recipe
+
+
+def make_flat(trainer: FlatTrainer, recipe: Recipe, *, fuse: bool = True) -> BatchPlan:
+    """Put the flat engine's parts into a built trainer, and decide how much goes through at once.
+
+    Args:
+        trainer: from `build_trainer`; it is changed in place.
+        recipe: what it was built from.
+        fuse: compute adapters in one operation; False leaves PEFT's, to compare with.
+    """
+    add_flat_loss(trainer.model.get_base_model(), liger=recipe.engine.liger)
+    if fuse:
+        fuse_adapters(trainer.model)
+    lengths = [
+        length
+        for rows in (recipe.train_rows, recipe.validation_rows)
+        for length in pc.list_value_length(rows.table.column("input_ids")).to_pylist()
+    ]
+    train = recipe.train
+    plan = plan_batches(
+        trainer,
+        lengths=lengths,
+        rows_per_step=train.batch_size * train.gradient_accumulation,
+        checkpointing=train.activation_checkpointing,
+        tokens=train.tokens_per_batch,
+    )
+    trainer.tokens_per_batch = plan.tokens_per_batch
+    trainer.on_less_memory = recipe.on_less_memory
+    set_checkpointing(trainer.model, plan.activation_checkpointing)
+    return plan
