@@ -124,7 +124,8 @@ class TrainConfig(Section):
         "all-linear", description="all-linear, or names of projections"
     )
     engine: Literal["auto", "plain", "flat"] = Field(
-        "auto", description="plain: TRL's padded batches; flat: rows end to end, no padding; auto: flat on CUDA"
+        "plain",
+        description="plain: TRL's padded batches; flat: rows end to end, no padding; auto: flat on CUDA",
     )
     tokens_per_batch: PositiveInt | Literal["auto"] = Field(
         "auto", description="flat: tokens of one forward and backward pass; auto: from the GPU's free memory"
