@@ -331,7 +331,7 @@ def test_a_stage_killed_at_any_moment_ends_as_if_undisturbed(rclone, use, bucket
     output, uri = fresh("undisturbed")
     began = time.monotonic()
     assert run_once(output, uri) == 0
-    seconds = time.monotonic() - began
+    span = time.monotonic() - began
     expected = outcome(output, uri, tmp_path / "undisturbed-cache")
     assert len(expected[1]) == 100
 
@@ -339,7 +339,12 @@ def test_a_stage_killed_at_any_moment_ends_as_if_undisturbed(rclone, use, bucket
     killed = 0
     for number in range(KILLS):
         output, uri = fresh(f"killed-{number}")
-        killed += run_once(output, uri, crash_after=draw.uniform(0.05, 1.0) * seconds) == -signal.SIGKILL
+        began = time.monotonic()
+        if run_once(output, uri, crash_after=draw.uniform(0.05, 1.0) * span) == -signal.SIGKILL:
+            killed += 1
+        else:
+            # It was done before: the first run also paid for what is read once, or the machine was busier then.
+            span = 0.8 * min(span, time.monotonic() - began)
         # Whatever the moment, what another machine sees is nothing or the whole.
         place, plan = _place(output)
         elsewhere = open_store(uri, ArtifactsConfig(), tmp_path / f"elsewhere-{number}")
