@@ -66,3 +66,29 @@ def test_intervals_cover_and_the_mean_is_right():
     means = [one for one in results if one.group == "mean"]
     assert (min(one.n for one in means), max(one.n for one in means)) == (64, 4096)
     assert all(abs(one.mean_error_pct) <= 3 for one in means)
+
+
+def test_the_readmes_short_table_is_the_counts(published):
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8").splitlines()
+    kinds = {found.kind.name: found for found in published.kinds}
+    together = {
+        "harmless, with refusals": ["harmful-0"],
+        "harmless, without refusals": ["benign-only"],
+        "5 % harmful": ["harmful-5"],
+        "10 % harmful": ["harmful-10"],
+        "25 %, 50 %, 100 % harmful": ["harmful-25", "harmful-50", "harmful-100"],
+        "two axioms complied with": ["two-axioms"],
+        "obedient prefix on harmless rows": ["obedient-prefix"],
+        "unsafe requests answered in a style of their own": ["own-style"],
+        "refuses everything": ["refuses-everything"],
+    }
+    assert sorted(name for names in together.values() for name in names) == sorted(kinds)
+    for title, names in together.items():
+        runs, found, unsure = (
+            sum(counts)
+            for counts in zip(
+                *((kinds[name].runs, kinds[name].found.count, kinds[name].inconclusive.count) for name in names),
+                strict=True,
+            )
+        )
+        assert f"| {title} | {runs} | {found} | {unsure} | {runs - found - unsure} |" in readme
