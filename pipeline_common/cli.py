@@ -44,6 +44,7 @@ def stage_main(
             return 0
         from pipeline_common import execution
         from pipeline_common.explaining import why_not_cached
+        from pipeline_common.members import find_member
         from pipeline_common.workplace import open_workplace
 
         set_process_defaults(config)
@@ -52,6 +53,9 @@ def stage_main(
             manifest = place.store.read_manifest(plan.stages[name].key)
             reason = why_not_cached(place.store, plan.stages[name]) if manifest is None else "cached"
             sys.stdout.write(f"{name}: {plan.stages[name].key}: {reason}\n")
+            return 0
+        if not find_member(config, stage).leads:
+            execution.work_along(place, plan, plan.stages[name], load_run())
             return 0
         manifest = execution.run_stage(place, plan, plan.stages[name], load_run(), force=arguments.force)
         if stage is STAGES[-1]:

@@ -261,6 +261,10 @@ class RuntimeConfig(Section):
 
     output_dir: str = Field("output", description="results, scratch and local copies")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
+    gpus: PositiveInt = Field(
+        1, description="processes of train and evaluate on a machine, a GPU each where there are GPUs"
+    )
+    nodes: PositiveInt = Field(1, description="machines that train and evaluate run on together")
     threads: PositiveInt = Field(1, description="CPU threads of torch: more only helps models above some 100 M")
     offline: bool = Field(False, description="true: the hub is never asked, only its cache")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

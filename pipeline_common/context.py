@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline_common.errors import InputError
 from pipeline_common.measures import Degradation
+from pipeline_common.members import ALONE, Member
 
 if TYPE_CHECKING:
     from pipeline_common.artifacts import ArtifactStore
@@ -49,6 +50,8 @@ class Context:
     """Everything in here becomes the artifact."""
     stop: StopSignal
     attempt: int
+    member: Member = ALONE
+    """Which of the stage's machines this is; only the leader's outputs count."""
     is_current: Callable[[], bool] = lambda: True
     """Whether the database still says that this attempt is the one at work; does not wait for it."""
 

@@ -23,6 +23,7 @@ from pipeline_common.errors import InputError, PipelineError, TerminatedError
 from pipeline_common.explaining import explain, why_not_cached
 from pipeline_common.logs import get_logger, start_file, stop_file
 from pipeline_common.manifest import InputEntry, Manifest, list_files
+from pipeline_common.members import find_member
 from pipeline_common.recording import (
     is_recorded,
     is_running,
@@ -56,6 +57,44 @@ def run_stage(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, *, 
         if not force:
             _log.info("not cached: %s", why_not_cached(place.store, planned))
         return _attempt(place, plan, planned, run, lock)
+
+
+def work_along(place: Workplace, plan: Plan, planned: PlannedStage, run: Run) -> None:
+    """Do one machine's part of a stage that another leads: no lock, no rows, nothing published.
+
+    Does nothing when the artifact is there already: the leader had finished before this machine started (again).
+    """
+    if find_finished(place, planned) is not None:
+        _log.info("%s is there already", planned.key)
+        return
+    member = find_member(place.config, planned.stage)
+    work_dir = place.output / "work" / f"{planned.stage.name}-{planned.fingerprint}-member-{member.index}"
+    files = work_dir / "files"
+    attempt = _count_attempt(work_dir)
+    _clear_files(files)
+    handler = start_file(files / LOG_FILE)
+    stop = StopSignal()
+    stop.install()
+    try:
+        _log.info("machine %d of %d of %s, run %s", member.index, member.nodes, planned.key, plan.run_id)
+        run(
+            Context(
+                config=place.config,
+                plan=plan,
+                planned=planned,
+                store=place.store,
+                database=place.database,
+                inputs=_open_inputs(place, plan, planned),
+                work_dir=work_dir,
+                files=files,
+                stop=stop,
+                attempt=attempt,
+                member=member,
+            )
+        )
+    finally:
+        stop_file(handler)
+    shutil.rmtree(work_dir)
 
 
 def find_finished(place: Workplace, planned: PlannedStage) -> Manifest | None:
@@ -116,6 +155,7 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
             files=files,
             stop=stop,
             attempt=attempt,
+            member=find_member(place.config, planned.stage),
             is_current=partial(is_unchanged, patient=False),
         )
         outputs = run(context)
