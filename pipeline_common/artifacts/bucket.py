@@ -29,7 +29,7 @@ from pipeline_common.logs import get_logger
 from pipeline_common.manifest import MANIFEST_NAME, FileEntry, Manifest, remedy
 from pipeline_common.progress import describe_bytes, track_bytes
 from pipeline_common.s3.bucket import Bucket
-from pipeline_common.s3.transfer import SMALL_BYTES, Download, Upload
+from pipeline_common.s3.transfer import SMALL_BYTES, Arrived, Download, Upload
 
 if TYPE_CHECKING:
     from pipeline_common.config import ArtifactsConfig
@@ -172,15 +172,18 @@ class BucketStore:
         with self._told(f"fetching {key}", objects) as report:
             self._bucket.transfers.download(objects, report)
 
-    def _take(self, manifest: Manifest, item: FileEntry | Pack, content: bytes | Path) -> str | None:
+    def _take(self, manifest: Manifest, item: FileEntry | Pack, content: bytes | Arrived) -> str | None:
         """Put what was fetched in its place; what is wrong with it otherwise."""
-        size = content.stat().st_size if isinstance(content, Path) else len(content)
+        size = content.file.stat().st_size if isinstance(content, Arrived) else len(content)
         if size != item.size:
             return self._flawed(manifest, f"{item.path} has {size} bytes, the manifest says {item.size}")
         flaw = f"{item.path} differs from its sha256 in the manifest"
-        if isinstance(content, Path):
+        if isinstance(content, Arrived):
             assert isinstance(item, FileEntry), "packs are small"
-            return None if self._copies.take(manifest.key, item, content) else self._flawed(manifest, flaw)
+            if content.sha256 != item.sha256:
+                return self._flawed(manifest, flaw)
+            self._copies.take(manifest.key, item, content.file)
+            return None
         if isinstance(item, FileEntry):
             return None if self._copies.put(manifest.key, item, content) else self._flawed(manifest, flaw)
         try:

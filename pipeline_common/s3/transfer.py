@@ -13,6 +13,7 @@ from pipeline_common.errors import InputError
 from pipeline_common.s3.client import make_client
 from pipeline_common.s3.failures import MISSING, error_code, explain_failure
 from pipeline_common.s3.patience import Patience
+from pipeline_common.s3.verified_sink import VerifiedSink
 
 if TYPE_CHECKING:
     from pipeline_common.config import ArtifactsConfig
@@ -47,13 +48,21 @@ class Upload:
 
 
 @dataclass(frozen=True)
+class Arrived:
+    """A file as it lies on the disk."""
+
+    file: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Download:
     """One object to read, and what becomes of it."""
 
     key: str
     size: int
-    take: Callable[[bytes | Path], str | None]
-    """Gets the content, or for a large one the file it was written to; says what is wrong with it, if anything."""
+    take: Callable[[bytes | Arrived], str | None]
+    """Gets the content, or for a large one where it lies; says what is wrong with it, if anything."""
     absent: str
     """What to say when there is no such object."""
     partial: Path
@@ -160,9 +169,11 @@ class Transfers:
         counter = _Counter(report)
         flaw = "interrupted"
         try:
-            with item.partial.open("wb") as sink:
-                manager.download(self.bucket, item.key, sink, subscribers=[counter.subscriber()]).result()
-            flaw = item.take(item.partial)
+            with VerifiedSink(item.partial) as sink:
+                future = manager.download(self.bucket, item.key, sink, subscribers=[counter.subscriber(sink.end)])
+                sha256 = sink.hash_until_written()
+                future.result()
+            flaw = item.take(Arrived(item.partial, sha256))
         finally:
             item.partial.unlink(missing_ok=True)
             if flaw:
@@ -233,7 +244,8 @@ class _Counter:
         self._report(-self._bytes)
         self._bytes = 0
 
-    def subscriber(self) -> Any:
+    def subscriber(self, end: Callable[[], None] = lambda: None) -> Any:
+        """What the transfer manager tells of its progress; `end` is called once, however the transfer ends."""
         from s3transfer.subscribers import BaseSubscriber
 
         counter = self
@@ -241,5 +253,8 @@ class _Counter:
         class Progress(BaseSubscriber):  # type: ignore[misc]  # the library is untyped
             def on_progress(self, future: Any, bytes_transferred: int, **_: Any) -> None:
                 counter.add(bytes_transferred)
+
+            def on_done(self, future: Any, **_: Any) -> None:
+                end()
 
         return Progress()
