@@ -76,7 +76,8 @@ def make_data(folder: Path, words: list[str]) -> None:
         return " ".join(draw.choice(pool, max(4, round(count))))
 
     lengths = np.exp(draw.normal(0.0, 0.6, ROWS))
-    lengths = np.clip(lengths / lengths.mean() * ROW_TOKENS, 12, 1000)
+    # The prompt format adds some 15 tokens to a row.
+    lengths = np.clip(lengths / lengths.mean() * (ROW_TOKENS - 15), 12, 1000)
     prompts = [text(length / 3) for length in lengths]
     answers = [text(2 * length / 3) for length in lengths]
     rows = {
