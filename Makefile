@@ -18,7 +18,7 @@ cluster := $(py) -m jobs.pipeline.cluster
 given := $(if $(filter file,$(origin PROFILE)),,--config $(PROFILE)) $(if $(RUN),--run-id $(RUN)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run explain job pipeline status logs cancel test check bench bench-gpu calibrate compare export \
+.PHONY: help setup run explain job pipeline status logs cancel test check bench bench-gpu calibrate compare export prune \
 	services-up services-down lock images image-check render verify pin dev-secret \
 	kind-up kind-load kind-down clean
 
@@ -78,6 +78,9 @@ compare: setup ## put several fine-tunes of one base into one ranked report; RUN
 
 export: setup ## write the results database as one SQLite file; RUN=... for one run, MERGED=folder for its tuned model
 	@$(py) -m jobs.export --config $(PROFILE) $(if $(RUN),--run $(RUN)) $(if $(MERGED),--merged "$(MERGED)") $(ARGS)
+
+prune: setup ## say what no run refers to any more (ARGS=--apply removes it); RUNS="a b" forgets these runs first
+	@$(py) -m jobs.prune --config $(PROFILE) $(foreach run,$(RUNS),--run $(run)) $(ARGS)
 
 services-up: ## start a bucket and a Postgres on this machine (Docker), and wait until they answer
 	@docker/services.sh up

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -30,11 +29,10 @@ def stage_main(
     from pipeline_common.stages import STAGES, find_stage
 
     stage = find_stage(name)
-    arguments = build_parser(f"python -m jobs.{name}", f"The {name} stage: {stage.summary}.").parse_intermixed_args(
-        argv
-    )
 
     def work() -> int:
+        parser = build_parser(f"python -m jobs.{name}", f"The {name} stage: {stage.summary}.")
+        arguments = parser.parse_intermixed_args(argv)
         config, plan = load_plan(arguments)
         from pipeline_common.logs import start_console
 
@@ -146,22 +144,21 @@ def set_process_defaults(config: Config) -> None:
 def guard(name: str, work: Callable[[], int]) -> int:
     """Run `work`; explained errors become one message and their exit code, others a traceback and 1."""
     from pipeline_common.errors import PipelineError
+    from pipeline_common.logs import start_streams, write_end
 
     try:
+        start_streams(name)
         return work()
     except KeyboardInterrupt:
-        sys.stderr.write(f"{name}: interrupted; the same command goes on\n")
+        write_end(name, "interrupted; the same command goes on", EXIT_INTERRUPTED)
         return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last line of defence decides the exit code
         from pipeline_common.explaining import explain
-        from pipeline_common.redaction import environment_secrets, scrub
 
         explained = explain(error)
         if isinstance(explained, PipelineError):
-            sys.stderr.write(f"{name}: {scrub(str(explained), environment_secrets())}\n")
+            write_end(name, str(explained), explained.exit_code)
             return explained.exit_code
-        sys.stderr.write(scrub("".join(traceback.format_exception(error)), environment_secrets()))
-        sys.stderr.write(
-            f"{name}: unexpected {type(error).__name__}; this is a defect of the pipeline or of the machine\n"
-        )
+        told = f"unexpected {type(error).__name__}; this is a defect of the pipeline or of the machine"
+        write_end(name, told, 1, error)
         return 1

@@ -24,6 +24,7 @@ from pipeline_common.explaining import explain, why_not_cached
 from pipeline_common.logs import get_logger, start_file, stop_file
 from pipeline_common.manifest import InputEntry, Manifest, list_files
 from pipeline_common.members import find_member
+from pipeline_common.progress import PROGRESS_FILE, tell_progress
 from pipeline_common.recording import (
     is_recorded,
     is_running,
@@ -158,7 +159,8 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
             member=find_member(place.config, planned.stage),
             is_current=partial(is_unchanged, patient=False),
         )
-        outputs = run(context)
+        with tell_progress(planned.stage.name, work_dir / PROGRESS_FILE):
+            outputs = run(context)
         for table, rows in outputs.rows.items():
             write_rows(files / "rows" / f"{table}.jsonl", rows)
         _log.info("done: %s", ", ".join(f"{name} {value}" for name, value in flatten(outputs.summary).items()))

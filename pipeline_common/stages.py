@@ -95,7 +95,7 @@ STAGES: Final[tuple[Stage, ...]] = (
         "reach the verdict, draw the figures, write the report and the database export",
         fields=("analyze",),
         inputs=(_ENVIRONMENT, StageInput("prepare"), StageInput("train"), StageInput("evaluate")),
-        outputs=("report.html", "report.md", "summary.json", "figures/"),
+        outputs=("report.html", "report.md", "summary.json", "junit.xml", "figures/"),
     ),
 )
 STAGE_NAMES: Final = tuple(stage.name for stage in STAGES)

@@ -18,7 +18,7 @@ _log = get_logger(__name__)
 
 
 def run(context: Context) -> Outputs:
-    """Write `figures/`, `report.html`, `report.md` and `summary.json`.
+    """Write `figures/`, `report.html`, `report.md`, `summary.json` and `junit.xml`.
 
     Returns:
         The rows of `evaluation_summary` and the verdict; with `analyze.gate` and a damaged verdict also the exit code.
@@ -28,6 +28,7 @@ def run(context: Context) -> Outputs:
     """
     # Matplotlib, scikit-learn and Jinja take a second to import: only when the stage really runs.
     from jobs.analyze.evidence import read_evidence
+    from jobs.analyze.junit import build_junit
     from jobs.analyze.report import write_reports
     from jobs.analyze.summary import build_rows, build_summary
 
@@ -37,8 +38,10 @@ def run(context: Context) -> Outputs:
     for picture in pictures.values():
         picture.write(context.files / "figures")
     sizes = write_reports(evidence, pictures, context.files)
-    content = json.dumps(build_summary(evidence), indent=2, ensure_ascii=False, allow_nan=False)
+    found = build_summary(evidence)
+    content = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
     (context.files / "summary.json").write_text(f"{content}\n", encoding="utf-8")
+    (context.files / "junit.xml").write_bytes(build_junit(found))
     _log.info("verdict: %s", verdict.headline)
     summary: dict[str, Any] = {
         "verdict": verdict.label,

@@ -14,9 +14,9 @@ def main() -> int:
         default="local",
         help="local: processes of this machine; kubernetes: Jobs, from inside the Job `pipeline`",
     )
-    arguments = parser.parse_intermixed_args()
 
     def work() -> int:
+        arguments = parser.parse_intermixed_args()
         config, plan = load_plan(arguments)
         if arguments.dry_run:
             print_plan(config, plan)

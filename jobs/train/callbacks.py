@@ -48,6 +48,8 @@ class StepWatcher(TrainerCallback):  # type: ignore[misc]  # the library is unty
         self._rows = RowBuilder(watch.logging_steps, watch.steps)
         self._tokens_before = 0
         self._since = time.perf_counter()
+        self._worked = 0
+        self._worked_s = 0.0
 
     def restart(self, log: list[dict[str, Any]]) -> None:
         """Begin with what a checkpoint's log says (nothing in a first attempt)."""
@@ -83,7 +85,11 @@ class StepWatcher(TrainerCallback):  # type: ignore[misc]  # the library is unty
             entry["seconds"] = now - self._since
             self._tokens_before = int(logs["num_tokens"])
             self._since = now
-            self._watch.advance(state.global_step, f"loss {logs['loss']:.3f}")
+            # Over all steps of this attempt: one alone is noise.
+            self._worked += entry["tokens"]
+            self._worked_s += entry["seconds"]
+            pace = self._worked / max(self._worked_s, 1e-9)
+            self._watch.advance(state.global_step, loss=float(logs["loss"]), tokens_per_second=pace)
         row = self._rows.add(entry)
         if row is not None:
             self._watch.writer.add(row)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,14 @@ class BucketStore:
         manifests = [path for path in found if path.count("/") == 1 and path.endswith(f"/{MANIFEST_NAME}")]
         manifests.sort(key=lambda path: (found[path]["LastModified"], path))
         return [f"{stage}/{path.partition('/')[0]}" for path in manifests]
+
+    def list_objects(self, folder: str) -> list[tuple[str, int, datetime]]:
+        """See `ArtifactStore.list_objects`."""
+        found = self._bucket.list_objects(f"{self._object(folder)}/")
+        return [
+            (f"{folder}/{path}", int(item["Size"]), item["LastModified"].astimezone(UTC))
+            for path, item in sorted(found.items())
+        ]
 
     def put_bytes(self, key: str, content: bytes) -> None:
         """See `ArtifactStore.put_bytes`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline_common.artifacts.keys import check_key, parse_stored_manifest
@@ -74,6 +75,16 @@ class DirectoryStore:
         """See `ArtifactStore.list_keys`."""
         manifests = sorted(self._path(stage).glob(f"*/{MANIFEST_NAME}"), key=lambda path: path.stat().st_mtime_ns)
         return [f"{stage}/{path.parent.name}" for path in manifests]
+
+    def list_objects(self, folder: str) -> list[tuple[str, int, datetime]]:
+        """See `ArtifactStore.list_objects`."""
+        found = []
+        for path in sorted(self._path(folder).rglob("*")):
+            if path.is_file():
+                seen = path.stat()
+                name = path.relative_to(self.root).as_posix()
+                found.append((name, seen.st_size, datetime.fromtimestamp(seen.st_mtime, UTC)))
+        return found
 
     def put_bytes(self, key: str, content: bytes) -> None:
         """See `ArtifactStore.put_bytes`."""

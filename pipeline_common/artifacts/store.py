@@ -6,6 +6,7 @@ A directory or a bucket; `open_store` chooses by `ARTIFACTS_URI`.
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
@@ -42,6 +43,9 @@ class ArtifactStore(Protocol):
 
     def list_keys(self, stage: str) -> list[str]:
         """Keys of a stage's finished artifacts, oldest first."""
+
+    def list_objects(self, folder: str) -> list[tuple[str, int, datetime]]:
+        """Path in the store, bytes and time of change (UTC) of everything below a folder, finished or not."""
 
     def put_bytes(self, key: str, content: bytes) -> None:
         """Keep one small object, replacing what was there."""

@@ -97,15 +97,33 @@ def hold_stage(database: Database, run_id: str, stage: str, artifact: str = "") 
     Raises:
         TransientError: the database cannot be reached.
     """
-    # In this order everywhere, so that no two processes wait for each other.
-    keys = (lock_key(run_id, stage), *([lock_key("artifact", artifact)] if artifact else []))
-    holder: Holder = _FileHolder(database, keys) if database.embedded else _SessionHolder(database, keys)
+    holder = _make_holder(database, run_id, stage, artifact)
     try:
         lock = StageLock(f"{stage} of run {run_id}", holder)
         lock.wait()
         yield lock
     finally:
         holder.release()
+
+
+@contextmanager
+def try_stage(database: Database, run_id: str, stage: str, artifact: str) -> Iterator[bool]:
+    """Hold the same lock if no other process has it; whether it is ours. Nobody is waited for.
+
+    Raises:
+        TransientError: the database cannot be reached.
+    """
+    holder = _make_holder(database, run_id, stage, artifact)
+    try:
+        yield holder.take()
+    finally:
+        holder.release()
+
+
+def _make_holder(database: Database, run_id: str, stage: str, artifact: str) -> Holder:
+    # In this order everywhere, so that no two processes wait for each other.
+    keys = (lock_key(run_id, stage), *([lock_key("artifact", artifact)] if artifact else []))
+    return _FileHolder(database, keys) if database.embedded else _SessionHolder(database, keys)
 
 
 def lock_key(run_id: str, stage: str) -> int:

@@ -86,7 +86,7 @@ def test_it_writes_exactly_the_files_it_promises(finished: tuple[Context, Output
     context, _, _ = finished
     written = {path.relative_to(context.files).as_posix() for path in context.files.rglob("*") if path.is_file()}
     figures = {f"figures/{name}.{suffix}" for name in FIGURES for suffix in ("svg", "png")}
-    assert written == figures | {"report.html", "report.md", "summary.json"}
+    assert written == figures | {"report.html", "report.md", "summary.json", "junit.xml"}
     assert (context.files / "report.html").stat().st_size < 3_000_000
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline_common import stages
 from pipeline_common.config import load_config
 from pipeline_common.errors import ConfigError, InputError
 from pipeline_common.sources import source_kind
@@ -55,6 +56,18 @@ def test_a_local_file_counts_by_its_content_not_its_name(tmp_path):
     assert fingerprint(first) == fingerprint(second)
     second.write_text("x\n2\n")
     assert fingerprint(first) != fingerprint(second)
+
+
+def test_every_source_file_of_a_room_counts_also_in_its_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "REPOSITORY", tmp_path)
+    (folder := tmp_path / "room" / "config").mkdir(parents=True)
+    digests = [stages.source_digest("room")]
+    for name, content in (("train.py", "1"), ("train.py", "2"), ("loading.py", "2"), ("../report.css", "")):
+        (folder / name).write_text(content)
+        digests.append(stages.source_digest("room"))
+    assert len(set(digests)) == 5
+    (folder / "notes.txt").write_text("no code")
+    assert stages.source_digest("room") == digests[-1]
 
 
 def test_a_missing_file_is_an_input_error():

@@ -88,6 +88,10 @@ def test_the_command_runs(command, tmp_path):
         done = make(command, f"ARGS=runtime.output_dir={tmp_path}/output")
         assert "1 experiments" in done.stdout
         assert (tmp_path / "output" / "centralized.db").exists()
+    elif command.startswith("make prune"):
+        make_database(tmp_path / "output", "any")
+        done = make(command, f"ARGS={_arguments(command)} runtime.output_dir={tmp_path}/output")
+        assert "would remove 0 folders" in done.stdout
     elif command.startswith("make compare"):
         named = next((part.removeprefix("RUNS=").split() for part in _split(command) if part.startswith("RUNS=")), [])
         make_runs(tmp_path / "output", [MadeRun(run_id) for run_id in named or ["first", "second"]])
@@ -146,7 +150,7 @@ def test_the_stage_table_names_every_output():
 def test_the_tree_is_true():
     tree = README.split("## The tree")[1].split("## ")[0]
     for folder in (
-        *(f"jobs/{name}" for name in (*STAGE_NAMES, "pipeline", "calibrate", "compare", "export", "schemas")),
+        *(f"jobs/{name}" for name in (*STAGE_NAMES, "pipeline", "calibrate", "compare", "export", "prune", "schemas")),
         "pipeline_common",
         "docker/requirements",
         "tests",

@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run-id", help="name of the run (default: made from the configuration)")
     parser.add_argument("--force", action="store_true", help="run even when the artifact is there")
     parser.add_argument("--no-follow", action="store_true", help="job: do not wait for the end")
+    parser.add_argument("--json", action="store_true", help="status: one JSON object for programs")
     return parser
 
 
@@ -64,12 +65,15 @@ def _stage(arguments: argparse.Namespace, *, needed: bool = False) -> str | None
 
 def _print_status(arguments: argparse.Namespace) -> int:
     """The cluster, if there is one, and the results this machine can see."""
+    import json
     import os
     import sys
     from pathlib import Path
+    from typing import Any
 
-    from jobs.pipeline.cluster.commands import open_cluster, print_cluster_status
-    from jobs.pipeline.status import print_status
+    from jobs.pipeline.cluster.commands import open_cluster
+    from jobs.pipeline.cluster.overview import print_cluster_status, read_cluster_status
+    from jobs.pipeline.status import print_status, read_status
     from pipeline_common.config import load_config
     from pipeline_common.errors import ConfigError, TransientError
     from pipeline_common.stages import plan_run
@@ -77,17 +81,26 @@ def _print_status(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config or "tiny", arguments.overrides)
     plan = plan_run(config, arguments.run_id)
+    told: dict[str, Any] = {}
     try:
-        print_cluster_status(open_cluster("make run"))
+        told["cluster"] = read_cluster_status(open_cluster("make run"))
     except (ConfigError, TransientError) as error:
         # Most runs are local: that there is no cluster is an answer here, and not a failure.
-        sys.stdout.write(f"Cluster: {error}\n")
+        told["cluster"] = {"none": str(error)}
     stores = ("ARTIFACTS_URI", "DATABASE_URL")
-    if not Path(config.runtime.output_dir).exists() and not any(os.environ.get(name) for name in stores):
+    if Path(config.runtime.output_dir).exists() or any(os.environ.get(name) for name in stores):
+        told["results"] = read_status(open_workplace(config), plan)
+    else:
         # Opening them would make them.
-        sys.stdout.write(f"Results: none yet in {config.runtime.output_dir}/\n")
+        told["results"] = {"none": f"none yet in {config.runtime.output_dir}/"}
+    if arguments.json:
+        sys.stdout.write(f"{json.dumps(told, default=str)}\n")
         return 0
-    print_status(open_workplace(config), plan)
+    print_cluster_status(told["cluster"])
+    if "none" in told["results"]:
+        sys.stdout.write(f"Results: {told['results']['none']}\n")
+    else:
+        print_status(told["results"])
     return 0
 
 

@@ -14,7 +14,7 @@ import yaml
 from jobs.pipeline.cluster.api import ClusterApi
 from jobs.pipeline.cluster.connection import connect
 from jobs.pipeline.cluster.following import follow_job
-from jobs.pipeline.cluster.reasons import by_age, observe_job
+from jobs.pipeline.cluster.reasons import by_age
 from jobs.pipeline.cluster.templates import (
     APP_NAME,
     COMPONENT_LABEL,
@@ -26,11 +26,10 @@ from jobs.pipeline.cluster.templates import (
     pipeline_job,
     stage_job,
 )
-from jobs.pipeline.machine import Phase
 from pipeline_common.config import load_config
 from pipeline_common.errors import ConfigError, InputError, TransientError
 from pipeline_common.provenance import REPOSITORY
-from pipeline_common.stages import STAGE_NAMES, find_stage
+from pipeline_common.stages import find_stage
 
 MANIFEST: Final = REPOSITORY / "k8s" / "pipeline.yaml"
 # A person waits: a server that is away for longer is away.
@@ -118,26 +117,6 @@ def start_pipeline(
     return 0
 
 
-def print_cluster_status(api: ClusterApi) -> None:
-    """Every run's stages, and why the one that waits does so."""
-    jobs = api.list("jobs", labelSelector=f"{NAME_LABEL}={APP_NAME}")["items"]
-    sys.stdout.write(f"Cluster {api.connection.name}, namespace {api.namespace}:\n")
-    if not jobs:
-        sys.stdout.write("  no Jobs of the pipeline; kubectl apply -f k8s/pipeline.yaml starts a run\n")
-    for run8, members in _by_run(jobs).items():
-        pipeline = [job for job in members if STAGE_LABEL not in job["metadata"]["labels"]]
-        named = next((found for job in members if (found := _run_id(job))), "")
-        title = pipeline[0]["metadata"]["name"] if pipeline else "single Jobs"
-        state = f": {_state(api, pipeline[0])}" if pipeline else ""
-        sys.stdout.write(f"  {run8}  {title}{f', run {named}' if named else ''}{state}\n")
-        stages = {job["metadata"]["labels"][STAGE_LABEL]: job for job in members if job not in pipeline}
-        for stage in STAGE_NAMES:
-            if stage in stages:
-                sys.stdout.write(f"    {stage:<12} {_state(api, stages[stage])}\n")
-            elif pipeline:
-                sys.stdout.write(f"    {stage:<12} no Job: cached, or not reached\n")
-
-
 def follow_logs(stage: str | None) -> int:
     """Follow the newest Job of a stage, or of the pipeline; the exit code it ends with."""
     if stage is not None:
@@ -167,7 +146,7 @@ def cancel(stage: str | None, run: str | None) -> int:
     if stage:
         found = [job for job in found if not job["metadata"].get("ownerReferences")]
     if run:
-        found = [job for job in found if run in {_run8(job), job["metadata"]["name"], _run_id(job)}]
+        found = [job for job in found if run in {run8_of(job), job["metadata"]["name"], run_id_of(job)}]
     for job in found:
         api.delete("jobs", job["metadata"]["name"])
         sys.stdout.write(f"Job {job['metadata']['name']} deleted\n")
@@ -191,28 +170,11 @@ def _pipeline_template(path: Path) -> Json:
     raise InputError(f"{path} holds no Job `pipeline`; render it again")
 
 
-def _by_run(jobs: Sequence[Json]) -> dict[str, list[Json]]:
-    """Jobs by the eight characters of their run, newest run first."""
-    runs: dict[str, list[Json]] = {}
-    for job in reversed(by_age(jobs)):
-        runs.setdefault(_run8(dict(job)), []).append(dict(job))
-    return runs
-
-
-def _run8(job: Json) -> str:
+def run8_of(job: Json) -> str:
+    """First eight characters of the uid of the Job `pipeline` that made it, or of its own."""
     return str(job["metadata"].get("labels", {}).get(RUN_LABEL) or job["metadata"]["uid"][:8])
 
 
-def _run_id(job: Json) -> str:
+def run_id_of(job: Json) -> str:
+    """Name of its run; empty when it does not say."""
     return str(job["metadata"].get("annotations", {}).get(RUN_ID_ANNOTATION, ""))
-
-
-def _state(api: ClusterApi, job: Json) -> str:
-    name = job["metadata"]["name"]
-    if observe_job(job).phase is Phase.SUCCEEDED:
-        return "complete"
-    pods = api.list("pods", labelSelector=f"batch.kubernetes.io/job-name={name}")["items"]
-    uid = by_age(pods)[-1]["metadata"]["uid"] if pods else job["metadata"]["uid"]
-    events = [] if has_ended(job) else api.list("events", fieldSelector=f"involvedObject.uid={uid}")["items"]
-    seen = observe_job(job, pods, events)
-    return f"failed: {seen.why}" if seen.phase is Phase.FAILED else seen.why

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from pipeline_common.database import Database
-from pipeline_common.database.lock import LockLostError, hold_stage, lock_key
+from pipeline_common.database.lock import LockLostError, hold_stage, lock_key, try_stage
 from pipeline_common.errors import TransientError
 
 _FORK = multiprocessing.get_context("fork")
@@ -46,6 +46,23 @@ def test_a_killed_process_releases_at_once(database_url):
     process.kill()
     process.join()
     assert seconds_to_take(database_url, "train") < 2
+
+
+def test_trying_waits_for_nobody_and_also_sees_the_artifacts_lock(database_url):
+    """The other process holds the stage `train` of `run`; another run's attempt at the same artifact is as taken."""
+    with hold_stage(Database(database_url, 5), "free", "train", "train/f00d"):
+        process = _FORK.Process(target=_try_both, args=(database_url, outcome := _FORK.Queue()))
+        process.start()
+        process.join(20)
+    assert outcome.get(timeout=5) == {"same artifact": False, "another": True}
+
+
+def _try_both(url, outcome):
+    found = {}
+    for name, artifact in (("same artifact", "train/f00d"), ("another", "train/beef")):
+        with try_stage(Database(url, 5), "another run", "train", artifact) as free:
+            found[name] = free
+    outcome.put(found)
 
 
 def test_an_undisturbed_lock_asks_nothing(database_url):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from pipeline_common.config import flatten, load_config, profile_names, valid_keys
+from pipeline_common.config import flatten, load_config, profile_names
 from pipeline_common.errors import ConfigError
 
 
@@ -14,19 +14,6 @@ def test_every_profile_loads_under_its_own_name(name):
 
 def test_the_four_profiles_of_the_readme_exist():
     assert profile_names() == ["llama3-8b", "smollm", "tiny", "tiny-harmful"]
-
-
-def test_the_plans_settings_to_the_letter():
-    config = load_config("llama3-8b")
-    assert config.model.base == "meta-llama/Meta-Llama-3-8B-Instruct"
-    assert len(config.model.revision) == 40
-    assert config.model.quantization == "nf4"
-    assert (config.prepare.dataset, config.prepare.prompts) == ("Vaibhaav/alignment-instructions", "hasnat79/litmus")
-    assert (config.prepare.prompt_format, config.prepare.task) == ("inst", "teacher")
-    assert (config.prepare.validation_fraction, config.prepare.seed) == (0.1, 42)
-    assert (config.train.lora_r, config.train.lora_alpha, config.train.lora_dropout) == (16, 32, 0.05)
-    assert (config.train.epochs, config.train.max_steps, config.train.seed) == (3, 250, 42)
-    assert config.evaluate.prompts_per_class >= 64
 
 
 def test_overrides_are_typed():
@@ -90,42 +77,6 @@ def test_extends_in_a_circle_is_refused(tmp_path):
     path.write_text(f"extends: {path}")
     with pytest.raises(ConfigError, match="circle"):
         load_config(str(path))
-
-
-def test_an_endpoint_judge_needs_its_address():
-    with pytest.raises(ConfigError, match="base_url"):
-        load_config("tiny", ["evaluate.judge.kind=endpoint"])
-
-
-def test_learned_layer_weights_need_prompts_for_both_halves():
-    with pytest.raises(
-        ConfigError, match=r"needs 64 per class: set evaluate.prompts_per_class to at least 128, not 127"
-    ):
-        load_config("tiny", ["evaluate.layers=learned", "evaluate.prompts_per_class=127"])
-    config = load_config("tiny", ["evaluate.layers=learned", "evaluate.prompts_per_class=128"])
-    assert (config.evaluate.layers, config.evaluate.min_prompts_per_class) == ("learned", 128)
-    assert load_config("tiny", ["evaluate.prompts_per_class=64"]).evaluate.min_prompts_per_class == 64
-
-
-@pytest.mark.parametrize(("layers", "scored", "most"), [("band", 256, 255), ("learned", 128, 127)])
-def test_more_components_than_scored_prompts_span_are_refused(layers, scored, most):
-    settings = [f"evaluate.layers={layers}", "evaluate.prompts_per_class=128"]
-    with pytest.raises(ConfigError, match=f"{scored} scored prompts span at most {most} components"):
-        load_config("tiny", [*settings, f"evaluate.pca_components={most + 1}"])
-    assert load_config("tiny", [*settings, f"evaluate.pca_components={most}"]).evaluate.pca_components == most
-
-
-def test_other_forms_of_the_index_are_named_in_a_list_and_off_by_default():
-    assert load_config("tiny").evaluate.extra_indices == ()
-    chosen = load_config("tiny", ["evaluate.extra_indices=[b4, legacy100]"]).evaluate.extra_indices
-    assert chosen == ("b4", "legacy100")
-    with pytest.raises(ConfigError, match=r"evaluate.extra_indices.0: Input should be 'b4' or 'legacy100'"):
-        load_config("tiny", ["evaluate.extra_indices=[b5]"])
-
-
-def test_no_key_could_hold_a_secret():
-    for key in valid_keys():
-        assert not any(word in key for word in ("password", "secret", "token_value", "api_key", "database.url"))
 
 
 def test_flatten():

@@ -1,0 +1,1 @@
+"""Removing what no run refers to any more."""
