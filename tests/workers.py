@@ -13,8 +13,20 @@ MAX_WORKERS = 4
 WALKERS = tuple(
     f"tests/pipeline/test_{name}.py" for name in ("bad_machine", "bucket_run", "compare", "postgres", "walk")
 )
-# Files that take longest, longest first: they begin, so that no worker is alone with one of them at the end.
-LONG: tuple[str, ...] = ()
+# What takes longest begins, so that at the end no worker is alone with one of them. The walks are made first; what only
+# reads them (the kill, the calibration) finds them made.
+LONG = (
+    WALKERS[0],
+    "tests/pipeline/test_kill.py",
+    "tests/train/test_interruption.py",
+    "tests/common/database/test_stage_faults.py",
+    "tests/pipeline/cluster/test_orchestrator.py",
+    "tests/pipeline/cluster/test_trouble.py",
+    "tests/pipeline/test_calibrate.py",
+    "tests/common/artifacts/test_bucket_faults.py",
+    "tests/house/test_readme.py",
+    "tests/train/test_lost_machine.py",
+)
 
 
 def group(nodeid: str) -> str:

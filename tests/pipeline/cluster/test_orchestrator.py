@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sqlite3
+import threading
 
 import pytest
 import sqlalchemy as sa
@@ -225,7 +226,8 @@ def test_a_gated_verdict_is_the_exit_code(make_cluster):
 
 
 def test_sigterm_leaves_the_stage_running_and_the_next_process_adopts_it(make_cluster):
-    cluster = make_cluster(train=[Step("exit", seconds=4)])
+    ended = threading.Event()
+    cluster = make_cluster(train=[Step("exit", until=ended)])
     publish(cluster)
     first = cluster.start()
     wait_for(lambda: cluster.stage_jobs() == ["train"], "the train Job")
@@ -234,9 +236,13 @@ def test_sigterm_leaves_the_stage_running_and_the_next_process_adopts_it(make_cl
     _, stderr = first.communicate(timeout=30)
     assert first.returncode == 143, stderr
     uid = cluster.job("train")["metadata"]["uid"]
-    second = cluster.run()
-    assert second.returncode == 0, second.stderr
-    assert f"train: Job train-{RUN8} is adopted" in second.stderr
+    before = cluster.api.count("watch", "jobs")
+    second = cluster.start()
+    wait_for(lambda: cluster.api.count("watch", "jobs") > before, "a watch of the second process")
+    ended.set()
+    _, stderr = second.communicate(timeout=120)
+    assert second.returncode == 0, stderr
+    assert f"train: Job train-{RUN8} is adopted" in stderr
     assert cluster.job("train")["metadata"]["uid"] == uid
 
 
@@ -253,12 +259,14 @@ def test_deleting_the_pipelines_job_cancels_its_stages(make_cluster):
 
 
 def test_a_job_deleted_by_hand_is_made_again(make_cluster):
-    cluster = make_cluster(train=[Step("exit", seconds=2)])
+    ended = threading.Event()
+    cluster = make_cluster(train=[Step("exit", until=ended)])
     publish(cluster)
     process = cluster.start()
     wait_for(lambda: cluster.stage_jobs() == ["train"], "the train Job")
-    wait_for(lambda: cluster.api.count("watch", "jobs") >= 2, "a watch")
+    wait_for(lambda: cluster.api.count("watch", "jobs") >= 1, "a watch")
     cluster.api.remove("jobs", f"train-{RUN8}")
+    ended.set()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert stderr.count(f"train: Job train-{RUN8} created") == 2

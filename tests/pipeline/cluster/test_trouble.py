@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 
 import pytest
@@ -39,11 +40,15 @@ def test_a_troubled_api_server_changes_nothing(make_cluster, faults):
 
 
 def test_history_that_is_compacted_during_a_wait_is_listed_again(make_cluster):
-    cluster = make_cluster(train=[Step("exit", seconds=6)])
+    ended = threading.Event()
+    cluster = make_cluster(train=[Step("exit", until=ended)])
     publish(cluster)
     process = cluster.start()
     wait_for(lambda: cluster.api.count("watch", "jobs") >= 2, "a watch")
+    lists = cluster.api.count("list", "jobs")
     cluster.api.compact()
+    wait_for(lambda: cluster.api.count("list", "jobs") > lists, "another list")
+    ended.set()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
 
