@@ -57,11 +57,11 @@ def test_a_lost_connection_is_noticed_by_the_clients_own_clock(make_cluster):
     """The first watch hangs for longer than it was asked for; the Job ends meanwhile and is found by a list."""
     cluster = make_cluster(train=[Step("exit", seconds=0.2)])
     publish(cluster, [stage for stage in STAGE_NAMES if stage != "train"])
-    cluster.api.faults = [Fault("watch", "jobs", "slow", seconds=30)]
+    cluster.api.faults = [Fault("watch", "jobs", "slow", seconds=90)]
     began = time.monotonic()
     done = cluster.run()
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < 25
+    assert time.monotonic() - began < 80
 
 
 @pytest.mark.parametrize(
