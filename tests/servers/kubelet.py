@@ -17,7 +17,7 @@ from tests.servers.kubernetes_api import KubernetesApi, now
 
 BACKOFF_LIMIT = 2
 FINAL_CODES = {2, 3, 4}
-_UNTIL_S = 120.0
+_UNTIL_S = 60.0
 NO_GPU = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: 0/1 nodes are available."
 
 
@@ -41,7 +41,8 @@ class Step:
         if self.until is None:
             time.sleep(self.seconds)
         else:
-            assert self.until.wait(_UNTIL_S), f"nobody ended the step {self.kind}"
+            # When nobody ends it, the next step follows too, and the test says what was never seen.
+            self.until.wait(_UNTIL_S)
 
 
 def stage_template(stage: str) -> dict[str, Any]:
