@@ -50,8 +50,8 @@ logs: setup ## follow the newest Job of a STAGE, or of the pipeline
 cancel: setup ## delete unfinished pipelines with their stages (RUN= one of them), or single Jobs of a STAGE
 	@$(cluster) cancel --stage "$(STAGE)" $(if $(RUN),--run-id $(RUN))
 
-test: setup ## run the tests, real servers included
-	@$(py) -m pytest
+test: setup ## run the tests on every core (at most 4), real servers included; ARGS: options of pytest
+	@$(py) -m pytest -n auto $(ARGS)
 
 check: setup ## format, lint, docstrings, types, Dockerfile, manifests (rendered files up to date, valid by the API's schemas)
 	@$(py) -m ruff format --check .

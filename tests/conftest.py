@@ -1,4 +1,4 @@
-"""For every test: the servers of tests/servers, and the tiers."""
+"""For every test: the servers of tests/servers, the tiers, and how the tests are spread over the cores."""
 
 from __future__ import annotations
 
@@ -8,4 +8,5 @@ from tests.servers.postgres import (  # noqa: F401
     migrated_postgres,
     postgres_server,
 )
-from tests.tiers import pytest_collection_modifyitems, pytest_terminal_summary  # noqa: F401
+
+pytest_plugins = ("tests.tiers", "tests.workers")

@@ -16,21 +16,37 @@ _left_out = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what this machine cannot run; whoever asked for it by name gets an error in place of nothing."""
+    """Leave out what this machine cannot run."""
     left_out: dict[str, int] = {}
-    for tier, (needs, is_there) in TIERS.items():
+    for tier, (_, is_there) in TIERS.items():
         without = [item for item in items if item.get_closest_marker(tier)]
         if not without or is_there():
             continue
-        if config.option.markexpr == tier:
-            raise pytest.UsageError(f"-m {tier} needs {needs}: none of {len(without)} tests was run")
         left_out[tier] = len(without)
         config.hook.pytest_deselected(items=without)
         items[:] = [item for item in items if item not in without]
     config.stash[_left_out] = left_out
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["left_out"] = left_out
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """With several workers, each has collected the same: what one of them left out is what was left out."""
+    node.config.stash[_left_out] = getattr(node, "workeroutput", {}).get("left_out", {})
+
+
+def pytest_sessionfinish(session):
+    """Whoever asked for a tier by name gets an error in place of nothing."""
+    if session.config.option.markexpr in session.config.stash.get(_left_out, {}):
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
 def pytest_terminal_summary(terminalreporter, config):
     """The last words before pytest's own closing line."""
     for tier, count in config.stash.get(_left_out, {}).items():
-        terminalreporter.write_line(f"NOT RUN: {count} tests marked {tier}; they need {TIERS[tier][0]}", yellow=True)
+        needs = TIERS[tier][0]
+        if config.option.markexpr == tier:
+            terminalreporter.write_line(f"ERROR: -m {tier} needs {needs}: none of {count} tests was run", red=True)
+        else:
+            terminalreporter.write_line(f"NOT RUN: {count} tests marked {tier}; they need {needs}", yellow=True)

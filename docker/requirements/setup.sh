@@ -28,6 +28,9 @@ fi
 : "${UV_DEFAULT_INDEX:=${PIP_INDEX_URL:-$("$venv/bin/python" -m pip config get global.index-url 2>/dev/null || true)}}"
 [ -z "$UV_FIND_LINKS" ] || export UV_FIND_LINKS
 [ -z "$UV_DEFAULT_INDEX" ] || export UV_DEFAULT_INDEX
+# Compiled once, on every core: where PYTHONDONTWRITEBYTECODE is set, every process that imports torch and the training
+# libraries would compile them again, for 8 s of its 15.
+export UV_COMPILE_BYTECODE=1
 install() { "$venv/bin/uv" pip install --python "$venv/bin/python" "$@"; }
 
 packages=$(install --dry-run --require-hashes --no-deps -r "$here/dev.txt" 2>&1 | grep -c '^ + ' || true)

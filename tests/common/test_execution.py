@@ -99,7 +99,7 @@ def test_another_runs_damaged_manifest_does_not_stop_this_one(place, plan):
 def test_sigterm_stops_a_stage_at_once_or_where_it_asks(place, plan):
     def wait(context):
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        time.sleep(10)
+        time.sleep(120)
         raise AssertionError("the signal did not arrive")
 
     before = time.monotonic()
@@ -118,7 +118,7 @@ def test_sigterm_stops_a_stage_at_once_or_where_it_asks(place, plan):
             execution.run_stage(place, plan, plan.stages["environment"], finish_step, force=False)
     finally:
         signal.signal(signal.SIGTERM, previous)
-    assert time.monotonic() - before < 8
+    assert time.monotonic() - before < 60
     (row,) = stage_rows(place)
     assert (row["state"], row["exit_code"]) == ("stopped", 143)
 
@@ -143,6 +143,6 @@ def test_two_processes_make_an_artifact_once(place):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
+        process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
     assert counter.value == 1

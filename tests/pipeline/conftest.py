@@ -1,8 +1,11 @@
-"""The walks: whole runs of the pipeline, each made once for all tests of this folder."""
+"""The walks: whole runs of the pipeline, each made once for all tests that look at them, whatever their worker."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import fcntl
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pytest
 
@@ -11,19 +14,33 @@ from tests.pipeline.walking import Walk, finish, start
 
 @dataclass(frozen=True)
 class Walks:
+    """Tests that write into their output are in the group `walks` of tests/workers.py; the others only read."""
+
     tiny: Walk
-    again_from_scratch: Walk
     harmful: Walk
 
 
 @pytest.fixture(scope="session")
-def walks(tmp_path_factory) -> Walks:
-    """`tiny` twice from nothing, side by side on two cores; then `tiny-harmful` into the first one's output."""
-    first, second = tmp_path_factory.mktemp("first") / "output", tmp_path_factory.mktemp("second") / "output"
-    running = [(start(output, "tiny"), output) for output in (first, second)]
-    tiny, again = [finish(process, output) for process, output in running]
+def walks(request, tmp_path_factory) -> Walks:
+    """`tiny` from nothing; then `tiny-harmful` into the same output. Made by the worker that asks first."""
+    shared = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        # A worker's own folder is inside the one of the whole run.
+        shared = shared.parent
+    with (shared / "walks.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = shared / "walks.json"
+        if not kept.exists():
+            made = _make_walks(tmp_path_factory.mktemp("walks") / "output")
+            kept.write_text(json.dumps(asdict(made), default=str))
+    return Walks(
+        **{name: Walk(Path(walk.pop("output")), **walk) for name, walk in json.loads(kept.read_text()).items()}
+    )
+
+
+def _make_walks(output: Path) -> Walks:
+    tiny = finish(start(output, "tiny"), output)
     assert tiny.code == 0, tiny.stderr
-    assert again.code == 0, again.stderr
-    harmful = finish(start(first, "tiny-harmful"), first)
+    harmful = finish(start(output, "tiny-harmful"), output)
     assert harmful.code == 0, harmful.stderr
-    return Walks(tiny, again, harmful)
+    return Walks(tiny, harmful)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
 from jobs.calibrate.results import read_results
 from pipeline_common.stages import REPOSITORY
-from tests.pipeline.test_kill import seed_models
 from tests.pipeline.walking import clean_environment
 
 COMMAND = [sys.executable, "-m", "jobs.calibrate", "--bases", "1", "--kinds", "harmful-0", "harmful-100"]
@@ -21,7 +21,9 @@ def calibrate(*arguments):
 
 
 def test_planted_damage_is_found_and_nothing_is_run_twice(walks, tmp_path):
-    seed_models(walks.tiny.output, tmp_path)
+    # Building the embedded models is tested elsewhere.
+    for model in ("base_model", "judge_model"):
+        shutil.copytree(walks.tiny.output / "artifacts" / model, tmp_path / "artifacts" / model)
     options = ["--seeds", "1", "--jobs", "2", "--output", str(tmp_path), *SETTINGS]
     first = calibrate(*options)
     assert first.returncode == 0, first.stderr

@@ -1,59 +1,66 @@
-"""Kill the whole process group with SIGKILL at seeded moments, run again: the result equals an undisturbed run."""
+"""The second walk: from scratch, killed with SIGKILL inside every stage; its result equals the undisturbed walk's."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from jobs.train.checkpoints import MARKER
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES
-from tests.pipeline.walking import artifact_of, clean_environment, finish, pipeline_command, run_ids, start
+from tests.pipeline.walking import Walk, artifact_of, clean_environment, finish, pipeline_command, run_ids, start
 
-# Smaller than the profile, so that ten interrupted runs fit into a test; every stage still does all it does.
-SETTINGS = (
-    "train.max_steps=24",
-    "train.save_steps=5",
-    "evaluate.prompts_per_class=64",
-    "evaluate.resamples=200",
-    "evaluate.judge.max_prompts=8",
-)
 COMPARED = {
-    "prepare": ["train.parquet", "prompts.parquet"],
+    "prepare": ["train.parquet", "validation.parquet", "prompts.parquet", "data_card.json"],
     "train": ["adapter/adapter_model.safetensors", "adapter/adapter_config.json"],
-    "evaluate": ["measures.json", "responses.jsonl"],
+    "evaluate": [
+        "measures.json",
+        "activations_base.safetensors",
+        "activations_tuned.safetensors",
+        "responses.jsonl",
+    ],
 }
+# Where a stage leaves something for its next attempt, the kill comes after that: the attempt must go on from there.
+LEFT_BEHIND = {
+    "environment": "artifacts/base_model/*/manifest.json",
+    "train": f"work/train-*/checkpoints/checkpoint-20/{MARKER}",
+    "evaluate": "artifacts/base_activations/*/manifest.json",
+}
+_STARTS_WITHIN_S = 600.0
 
 
-def seed_models(source: Path, target: Path) -> None:
-    """Building the embedded models is tested elsewhere; this walk starts with them."""
-    for model in ("base_model", "judge_model"):
-        shutil.copytree(source / "artifacts" / model, target / "artifacts" / model)
-
-
-def working_stage(output: Path) -> str | None:
+def is_working(output: Path, stage: str) -> bool:
+    """Whether this stage is the one that works, and has left behind what it leaves."""
     folders = [
         entry for entry in (output / "work").glob("*-*") if entry.is_dir() and (entry / "files" / "logs").exists()
     ]
-    return max(folders, key=lambda entry: entry.stat().st_mtime).name.rsplit("-", 1)[0] if folders else None
+    newest = max(folders, key=lambda entry: entry.stat().st_mtime, default=None)
+    if newest is None or newest.name.rsplit("-", 1)[0] != stage:
+        return False
+    return stage not in LEFT_BEHIND or any(output.glob(LEFT_BEHIND[stage]))
 
 
-def kill_inside(output: Path, stage: str, delay_s: float) -> bool:
-    """Start the pipeline, wait until `stage` works, kill everything `delay_s` later; False when it got past."""
+def kill_when(output: Path, condition: Callable[[], bool], delay_s: float) -> bool:
+    """Start the pipeline, wait until it is so, kill everything `delay_s` later; False when it got past."""
     process = subprocess.Popen(
-        pipeline_command(output, "tiny", *SETTINGS),
+        pipeline_command(output, "tiny"),
         cwd=REPOSITORY,
         env=clean_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 180
-    while working_stage(output) != stage and process.poll() is None:
-        assert time.monotonic() < deadline, f"{stage} never started"
+    deadline = time.monotonic() + _STARTS_WITHIN_S
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline, "the stage never started"
         time.sleep(0.02)
     time.sleep(delay_s)
     killed = process.poll() is None
@@ -63,24 +70,69 @@ def kill_inside(output: Path, stage: str, delay_s: float) -> bool:
     return killed
 
 
-def test_killed_anywhere_the_result_is_that_of_an_undisturbed_run(walks, tmp_path):
-    calm, harsh = tmp_path / "calm", tmp_path / "harsh"
-    for output in (calm, harsh):
-        seed_models(walks.tiny.output, output)
-    undisturbed = finish(start(calm, "tiny", *SETTINGS), calm)
-    assert undisturbed.code == 0, undisturbed.stderr
+@dataclass(frozen=True)
+class KilledWalk:
+    """`tiny` from nothing, started six times."""
+
+    killed: tuple[bool, ...]
+    last: Walk
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory) -> KilledWalk:
+    output = tmp_path_factory.mktemp("disturbed") / "output"
     moments = random.Random(7)
     killed = [
-        kill_inside(harsh, stage, moments.uniform(0.0, 6.0 if stage in {"train", "evaluate"} else 1.0))
+        kill_when(output, lambda stage=stage: is_working(output, stage), moments.uniform(0.0, 1.0))
         for stage in STAGE_NAMES
     ]
-    assert sum(killed) >= 4, "the kills came too late to test anything"
-    resumed = finish(start(harsh, "tiny", *SETTINGS), harsh)
-    assert resumed.code == 0, resumed.stderr
-    run_id = run_ids(calm)["tiny"]
-    assert run_ids(harsh) == {"tiny": run_id}
+    return KilledWalk(tuple(killed), finish(start(output, "tiny"), output))
+
+
+def test_killed_anywhere_the_run_goes_on_to_its_end(disturbed):
+    assert sum(disturbed.killed) >= 4, "the kills came too late to test anything"
+    assert disturbed.last.code == 0, disturbed.last.stderr
+    assert "Verdict: no damage found" in disturbed.last.stdout
+    assert list((disturbed.last.output / "work").glob("*-*/")) == [], "a finished run leaves no scratch behind"
+
+
+def test_training_went_on_from_its_checkpoint(disturbed):
+    output = disturbed.last.output
+    facts = json.loads((artifact_of(output, run_ids(output)["tiny"], "train") / "train.json").read_text())
+    assert facts["resumed_from_step"] in {20, 40}
+
+
+def test_two_walks_from_scratch_are_the_same_to_the_byte(walks, disturbed):
+    """Whatever was computed before a kill or again after it: every byte comes from another process than the first's."""
+    first, second = walks.tiny.output, disturbed.last.output
+    run_id = run_ids(second)["tiny"]
+    assert run_ids(second) == {"tiny": run_id}
+    assert run_ids(first)["tiny"] == run_id
+    compared = 0
     for stage, names in COMPARED.items():
         for name in names:
-            left, right = (artifact_of(output, run_id, stage) / name for output in (calm, harsh))
+            left, right = (artifact_of(output, run_id, stage) / name for output in (first, second))
             assert left.read_bytes() == right.read_bytes(), f"{stage}/{name}"
-    assert list((harsh / "work").glob("*-*/")) == [], "a finished run leaves no scratch behind"
+            compared += 1
+    # The rest of the summary is where and when it was made.
+    left, right = (
+        json.loads((artifact_of(output, run_id, "analyze") / "summary.json").read_text()) for output in (first, second)
+    )
+    assert {**left, "run": None} == {**right, "run": None}
+    for model in ("base_model", "judge_model"):
+        (left,), (right,) = ((output / "artifacts" / model).glob("*/model.safetensors") for output in (first, second))
+        assert left.read_bytes() == right.read_bytes(), model
+        compared += 1
+    assert compared == 12
+
+
+def test_a_damaged_artifact_is_named_and_made_again_by_its_own_stage(disturbed):
+    """Last of this file: it damages the report."""
+    output = disturbed.last.output
+    report = artifact_of(output, run_ids(output)["tiny"], "analyze") / "report.md"
+    good = report.read_bytes()
+    report.write_bytes(good[:-10])
+    again = finish(start(output, "tiny"), output)
+    assert again.code == 0, again.stderr
+    assert "report.md has" in again.stderr
+    assert report.exists()

@@ -20,6 +20,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from tests.servers.ports import free_port
+
 REGION = "us-east-1"
 _ACCESS_KEY, _SECRET = "bucket-tests", "s3cr+t/for=tests&only"
 
@@ -162,14 +164,7 @@ def grant(endpoint: str, verify: str | bool = True) -> BucketServer:
     return BucketServer(endpoint, *keys[0], limited=keys[1])
 
 
-def free_port() -> int:
-    """A port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for_port(port: int, timeout_s: float = 20) -> None:
+def wait_for_port(port: int, timeout_s: float = 60) -> None:
     """Return when something listens."""
     until = time.monotonic() + timeout_s
     while True:

@@ -17,6 +17,7 @@ from tests.servers.kubernetes_api import KubernetesApi, now
 
 BACKOFF_LIMIT = 2
 FINAL_CODES = {2, 3, 4}
+_UNTIL_S = 60.0
 NO_GPU = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: 0/1 nodes are available."
 
 
@@ -25,13 +26,23 @@ class Step:
     """What happens next to a Job.
 
     `kind`: exit, oom, evicted, unschedulable, image, secret, quota, suspended, deadline, hang (runs until the Job is
-    deleted). Waiting states last `seconds`; then the next step follows.
+    deleted). Each lasts `seconds`, or until the test has seen what it waits for and sets `until`; then the next step
+    follows.
     """
 
     kind: str
     code: int = 0
     seconds: float = 0.02
     log: tuple[str, ...] = ()
+    until: threading.Event | None = None
+
+    def last(self) -> None:
+        """Return when it is over."""
+        if self.until is None:
+            time.sleep(self.seconds)
+        else:
+            # When nobody ends it, the next step follows too, and the test says what was never seen.
+            self.until.wait(_UNTIL_S)
 
 
 def stage_template(stage: str) -> dict[str, Any]:
@@ -121,11 +132,11 @@ class Kubelet:
             self.api.change(
                 "jobs", name, conditions=[{"type": "Suspended", "status": "True", "reason": "JobSuspended"}]
             )
-            time.sleep(step.seconds)
+            step.last()
             self.api.change("jobs", name, conditions=[{"type": "Suspended", "status": "False"}])
             return
         self._tell(job, "FailedCreate", "Error creating: pods is forbidden: exceeded quota: gpus, requested: gpu=1")
-        time.sleep(step.seconds)
+        step.last()
 
     def _create_pod(self, job: Mapping[str, Any], number: int) -> str:
         name = f"{job['metadata']['name']}-{number:05x}"
@@ -160,7 +171,7 @@ class Kubelet:
                 "secret": {"reason": "CreateContainerConfigError", "message": 'secret "pipeline-storage" not found'},
             }[step.kind]
             self.api.change("pods", pod, containerStatuses=[{"name": "stage", "state": {"waiting": waiting}}])
-        time.sleep(step.seconds)
+        step.last()
         self.api.change("pods", pod, conditions=[{"type": "PodScheduled", "status": "True"}], containerStatuses=[])
 
     def _run(self, job: Mapping[str, Any], pod: str, step: Step, failed: int) -> int | None:
@@ -173,7 +184,7 @@ class Kubelet:
             self.api.logs[pod].append((datetime.now(UTC).isoformat().replace("+00:00", "Z"), line))
         while step.kind == "hang" and name in self.api.objects["jobs"] and not self.api.stopping:
             time.sleep(0.02)
-        time.sleep(step.seconds)
+        step.last()
         if name not in self.api.objects["jobs"]:
             return None
         code = {"oom": 137, "evicted": 143}.get(step.kind, step.code)

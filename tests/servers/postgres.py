@@ -11,7 +11,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,10 +26,12 @@ import psycopg2
 import pytest
 from sqlalchemy.engine import URL
 
+from tests.servers.ports import free_port
+
 SUPERUSER = "postgres"
 # Every character that could upset an address, and one beyond ASCII.
 ODD_PASSWORD = "p@ss:w/rd%?#&é + x"
-_START_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 60.0
 # What the test before left behind: connections of processes that were killed, and their locks.
 _END_OTHERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -50,12 +51,6 @@ def find_binaries() -> Path:
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder
     raise FileNotFoundError(f"no initdb and postgres in {[str(path) for path in candidates]}; set PG_BIN")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

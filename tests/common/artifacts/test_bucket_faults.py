@@ -25,7 +25,8 @@ from pipeline_common.tables import TABLES
 from pipeline_common.workplace import open_workplace
 from tests.common.artifacts.made import make_artifact, random_bytes, read_tree
 from tests.pipeline.test_bad_machine import run_on_tmpfs
-from tests.servers.buckets import BucketServer, free_port, serve_rclone
+from tests.servers.buckets import BucketServer, serve_rclone
+from tests.servers.ports import free_port
 from tests.servers.proxy import proxied
 
 MIB = 1 << 20

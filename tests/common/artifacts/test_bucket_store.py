@@ -18,7 +18,8 @@ from pipeline_common.artifacts.packing import Pack, build_pack, plan_packs
 from pipeline_common.errors import ConfigError, InputError
 from pipeline_common.manifest import FileEntry
 from tests.common.artifacts.made import make_artifact, random_bytes, read_tree
-from tests.servers.buckets import free_port, grant, run_moto
+from tests.servers.buckets import grant, run_moto
+from tests.servers.ports import free_port
 
 MANY = {f"part-{number % 7}/{number:04d}.bin": random_bytes(number * 3, number) for number in range(250)}
 

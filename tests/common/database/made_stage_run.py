@@ -27,6 +27,8 @@ RUN_ID = "faulty"
 # It needs no inputs; what it does is ours.
 STAGE = "environment"
 ROW_TABLES = ("training_metrics", "model_responses", "aqi_scores", "evaluation_summary")
+# For a machine with much else to do; no test waits so long where all is well.
+PATIENCE_S = 120.0
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -42,6 +44,8 @@ class Setting:
     pause_s: float = 0.01
     give_up_after_s: float = 60.0
     force: bool = False
+    held_after: int | None = None
+    """After so many rows of metrics the stage works on only when the test lets it."""
 
     @property
     def overrides(self) -> list[str]:
@@ -63,8 +67,17 @@ class Setting:
         return self.folder / "finished"
 
     @property
+    def released(self) -> Path:
+        """The test makes it: a stage that is held goes on."""
+        return self.folder / "released"
+
+    @property
     def log(self) -> Path:
         return self.folder / "console.log"
+
+    def wait_until_told(self, text: str) -> None:
+        """Until a process of the stage has said this."""
+        wait_until(lambda: self.log.exists() and text in self.log.read_text(), f"the words {text!r}")
 
     @property
     def starts(self) -> int:
@@ -93,18 +106,28 @@ def start(setting: Setting) -> Any:
     return process
 
 
-def run(setting: Setting, timeout_s: float = 60) -> int:
+def run(setting: Setting) -> int:
     """Run the stage to its end; its exit code."""
-    process = start(setting)
-    process.join(timeout_s)
+    return finish(start(setting))
+
+
+def finish(process: Any) -> int:
+    """Wait for its end; its exit code."""
+    process.join(PATIENCE_S)
     assert process.exitcode is not None, "the stage hangs"
     return process.exitcode
 
 
-def wait_for(path: Path, timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path.name} never appeared"
+def wait_for(path: Path) -> None:
+    """Until the stage has left this mark."""
+    wait_until(path.exists, path.name)
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Until it is so, or the test has failed."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"never came: {what}"
         time.sleep(0.005)
 
 
@@ -159,6 +182,8 @@ def _make_run(setting: Setting) -> Callable[[Context], Outputs]:
                 feed.add(metrics[first : first + 10])
                 setting.fed.touch()
                 time.sleep(setting.pause_s)
+                if setting.held_after == first + 10:
+                    wait_for(setting.released)
         (context.files / "environment.json").write_text("{}")
         setting.finished.touch()
         wanted = final_rows(setting.metrics)

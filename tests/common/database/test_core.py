@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 import sqlalchemy as sa
@@ -132,20 +131,24 @@ def test_an_embedded_database_that_another_process_writes_is_waited_for(tmp_path
     url = f"sqlite:///{tmp_path}/results.db"
     Database(url, 5).migrate()
     patient, other = Database(url, 0.05, give_up_after_s=20), Database(url, 5)
-    started, held = threading.Event(), 0.5
+    started, release = threading.Event(), threading.Event()
 
     def hold(connection):
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
         started.set()
-        time.sleep(held)
+        assert release.wait(60)
 
     writer = threading.Thread(target=other.transact, args=(hold,))
     writer.start()
-    started.wait(5)
-    before = time.monotonic()
-    patient.upsert("experiments", [RUN])
-    assert time.monotonic() - before > held / 2
+    assert started.wait(60)
+    waiting = threading.Thread(target=patient.upsert, args=("experiments", [RUN]))
+    waiting.start()
+    waiting.join(0.5)
+    assert waiting.is_alive()
+    release.set()
+    waiting.join(60)
     writer.join()
+    assert [row["run_id"] for row in other.select(sa.select(TABLES["experiments"]))] == [RUN["run_id"]]
 
 
 def test_a_password_is_never_shown():

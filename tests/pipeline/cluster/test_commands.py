@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import yaml
@@ -36,8 +37,12 @@ def standalone(cluster) -> list[str]:
 
 
 def test_a_stage_runs_as_a_job_and_its_log_is_followed(make_cluster):
+    looked = threading.Event()
     cluster = make_cluster(
-        evaluate=[Step("unschedulable", seconds=1), Step("exit", log=("step 1", "step 2"), seconds=1)]
+        evaluate=[Step("unschedulable", until=looked), Step("exit", log=("step 1", "step 2"), seconds=1)]
+    )
+    cluster.api.on_request = lambda request, when: (
+        looked.set() if (request.resource, when) == ("events", "after") else None
     )
     cluster.api.faults = [Fault("follow", "pods/log", "drop", times=2)]
     done = call(cluster.kubeconfig, "job", "--stage", "evaluate", "--run-id", "mine", "evaluate.max_new_tokens=12")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sqlite3
+import threading
 
 import pytest
 import sqlalchemy as sa
@@ -191,27 +192,26 @@ def test_a_mended_run_forgets_the_failure(make_cluster):
 
 
 def test_what_passes_is_waited_for_and_explained(make_cluster):
-    cluster = make_cluster(
-        train=[
-            Step("suspended", seconds=0.5),
-            Step("quota", seconds=5),
-            Step("unschedulable", seconds=0.5),
-            Step("secret", seconds=0.5),
-            Step("image", seconds=6),
-            Step("evicted", log=("checkpoint saved",)),
-            Step("exit", seconds=0.5),
-        ]
-    )
+    told = {
+        "suspended": "train: queued: the Job is suspended until there is quota for it",
+        "quota": "train: queued: FailedCreate: Error creating: pods is forbidden: exceeded quota: gpus",
+        "unschedulable": f"train: queued: {NO_GPU}",
+        "image": "waiting: the image cannot be pulled "
+        '(ImagePullBackOff: Back-off pulling image "nowhere/train:missing")',
+    }
+    seen = {kind: threading.Event() for kind in told}
+    waits = [Step(kind, until=seen[kind]) for kind in ("suspended", "quota", "unschedulable", "image")]
+    # A wait that ends before anybody looks is no harm either.
+    waits.insert(3, Step("secret", seconds=0.5))
+    cluster = make_cluster(train=[*waits, Step("evicted", log=("checkpoint saved",)), Step("exit", seconds=0.5)])
     publish(cluster)
-    done = cluster.run()
-    assert done.returncode == 0, done.stderr
-    for told in (
-        "train: queued: the Job is suspended until there is quota for it",
-        "train: queued: FailedCreate: Error creating: pods is forbidden: exceeded quota: gpus",
-        f"train: queued: {NO_GPU}",
-        'waiting: the image cannot be pulled (ImagePullBackOff: Back-off pulling image "nowhere/train:missing")',
-    ):
-        assert told in done.stderr
+    process = cluster.start()
+    for line in process.stderr:
+        for kind, words in told.items():
+            if words in line:
+                seen[kind].set()
+    assert process.wait(60) == 0
+    assert {kind for kind, event in seen.items() if event.is_set()} == set(told)
     assert cluster.stage_jobs() == ["train", "evaluate", "analyze"]
 
 
@@ -225,7 +225,8 @@ def test_a_gated_verdict_is_the_exit_code(make_cluster):
 
 
 def test_sigterm_leaves_the_stage_running_and_the_next_process_adopts_it(make_cluster):
-    cluster = make_cluster(train=[Step("exit", seconds=4)])
+    ended = threading.Event()
+    cluster = make_cluster(train=[Step("exit", until=ended)])
     publish(cluster)
     first = cluster.start()
     wait_for(lambda: cluster.stage_jobs() == ["train"], "the train Job")
@@ -234,9 +235,13 @@ def test_sigterm_leaves_the_stage_running_and_the_next_process_adopts_it(make_cl
     _, stderr = first.communicate(timeout=30)
     assert first.returncode == 143, stderr
     uid = cluster.job("train")["metadata"]["uid"]
-    second = cluster.run()
-    assert second.returncode == 0, second.stderr
-    assert f"train: Job train-{RUN8} is adopted" in second.stderr
+    before = cluster.api.count("watch", "jobs")
+    second = cluster.start()
+    wait_for(lambda: cluster.api.count("watch", "jobs") > before, "a watch of the second process")
+    ended.set()
+    _, stderr = second.communicate(timeout=120)
+    assert second.returncode == 0, stderr
+    assert f"train: Job train-{RUN8} is adopted" in stderr
     assert cluster.job("train")["metadata"]["uid"] == uid
 
 
@@ -253,12 +258,14 @@ def test_deleting_the_pipelines_job_cancels_its_stages(make_cluster):
 
 
 def test_a_job_deleted_by_hand_is_made_again(make_cluster):
-    cluster = make_cluster(train=[Step("exit", seconds=2)])
+    ended = threading.Event()
+    cluster = make_cluster(train=[Step("exit", until=ended)])
     publish(cluster)
     process = cluster.start()
     wait_for(lambda: cluster.stage_jobs() == ["train"], "the train Job")
-    wait_for(lambda: cluster.api.count("watch", "jobs") >= 2, "a watch")
+    wait_for(lambda: cluster.api.count("watch", "jobs") >= 1, "a watch")
     cluster.api.remove("jobs", f"train-{RUN8}")
+    ended.set()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert stderr.count(f"train: Job train-{RUN8} created") == 2
