@@ -3,6 +3,7 @@ PROFILE ?= tiny
 STAGE ?=
 RUN ?=
 RUNS ?=
+INDEX ?=
 MERGED ?=
 ARGS ?=
 GPU ?= 1
@@ -44,8 +45,8 @@ pipeline: setup ## start a new run on the cluster
 status: setup ## runs, their stages, what they wait for, what is cached: of this machine and of the cluster
 	@$(cluster) status $(given)
 
-logs: setup ## follow the newest Job of a STAGE, or of the pipeline
-	@$(cluster) logs --stage "$(STAGE)"
+logs: setup ## follow the newest Job of a STAGE (INDEX= one of its machines), or of the pipeline
+	@$(cluster) logs --stage "$(STAGE)" $(if $(INDEX),--index $(INDEX))
 
 cancel: setup ## delete unfinished pipelines with their stages (RUN= one of them), or single Jobs of a STAGE
 	@$(cluster) cancel --stage "$(STAGE)" $(if $(RUN),--run-id $(RUN))

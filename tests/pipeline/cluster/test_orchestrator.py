@@ -206,7 +206,7 @@ def test_what_passes_is_waited_for_and_explained(make_cluster):
     done = cluster.run()
     assert done.returncode == 0, done.stderr
     for told in (
-        "train: queued: the Job is suspended until there is quota for it",
+        "train: queued: suspended by its queue until there is quota for it",
         "train: queued: FailedCreate: Error creating: pods is forbidden: exceeded quota: gpus",
         f"train: queued: {NO_GPU}",
         'waiting: the image cannot be pulled (ImagePullBackOff: Back-off pulling image "nowhere/train:missing")',

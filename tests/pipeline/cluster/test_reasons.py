@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.pipeline.cluster.reasons import blocked_by, last_ended, observe_job, seconds_since
+from jobs.pipeline.cluster.pods import blocked_by, last_ended, seconds_since
+from jobs.pipeline.cluster.reasons import observe_job
 from jobs.pipeline.machine import Phase
 
 
@@ -45,7 +46,13 @@ EVENT = {"type": "Warning", "reason": "FailedMount", "message": "secret not foun
     [
         (None, [], [], Phase.ABSENT, ""),
         (job(("Complete", "CompletionsReached")), [], [], Phase.SUCCEEDED, ""),
-        (job(("Suspended", "JobSuspended")), [], [], Phase.QUEUED, "queued: the Job is suspended until there is quota"),
+        (
+            job(("Suspended", "JobSuspended")),
+            [],
+            [],
+            Phase.QUEUED,
+            "queued: suspended by its queue until there is quota for it",
+        ),
         (
             job(("Suspended", "JobSuspended")),
             [],
