@@ -99,6 +99,8 @@ def _observe_machines(job: Json, pods: Sequence[Json], events: Sequence[Json]) -
             running += 1
         else:
             waiting.setdefault(why, []).append(index)
+    if len(done) == count:
+        return Observation(Phase.RUNNING, f"{count}/{count} machines are done")
     told_done = f", {len(done)} done" if done else ""
     parts = [f"{running}/{count} machines running{told_done}"]
     parts += [f"{list_indexes(indexes)} {why}" for why, indexes in waiting.items()]
