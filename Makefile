@@ -93,7 +93,7 @@ images: ## build the six images with docker; REGISTRY=... TAG=... PUSH=1, others
 	@REGISTRY="$(REGISTRY)" TAG="$(TAG)" PUSH="$(PUSH)" docker/images.sh
 
 image-check: ## build them on a stand-in base without docker or a registry, and run everything in them (root, buildah)
-	@$(PYTHON) docker/image_check.py $(ARGS)
+	@$(PYTHON) docker/image_check $(ARGS)
 
 render: setup ## write what is made from the tree, after a change of it: k8s/pipeline.yaml, the services, docs/schema
 	@$(py) -m k8s.rendering

@@ -65,7 +65,7 @@ def test_a_created_job_is_let_through_like_its_template():
         assert {target for target, peer in TARGETS.items() if allowed(resources, labels, peer)} == TABLE[name]
 
 
-def test_machines_of_a_stage_speak_to_each_other_and_to_no_other_stage():
+def test_machines_that_train_speak_to_each_other_and_no_others_do():
     resources = built(*INSTALLATIONS["cluster"])
     # any port: the leader's, and those that NCCL and Gloo choose
     for port in (29500, 45123):
@@ -75,7 +75,7 @@ def test_machines_of_a_stage_speak_to_each_other_and_to_no_other_stage():
             for target in STAGE_NAMES
             if allowed(resources, labels, component(target, port))
         }
-        assert found == {("train", "train"), ("evaluate", "evaluate")}
+        assert found == {("train", "train")}
     assert not allowed(resources, labels_of(resources)["train"], Peer(29500, address="10.1.2.3"))
 
 
@@ -116,7 +116,6 @@ def test_every_policy_concerns_some_pod(name):
         ("api-server", ("pipeline", "API server")),
         ("dev-secret", ("dev-secret", "API server")),
         ("train-machines", ("train", "train")),
-        ("evaluate-machines", ("evaluate", "evaluate")),
     ],
 )
 def test_without_a_policy_its_connection_is_closed(policy, lost):

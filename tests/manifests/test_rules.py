@@ -284,7 +284,7 @@ def test_applying_and_deleting_the_pipeline_touches_no_data():
     kinds = {name: Counter(entry["kind"] for entry in objects) for name, objects in files.items()}
     assert not holding & set(kinds["pipeline.yaml"])
     assert kinds["pipeline.yaml"] == Counter(
-        ConfigMap=1, ServiceAccount=2, Role=1, RoleBinding=1, NetworkPolicy=4, Service=2, CronJob=5, Job=1
+        ConfigMap=1, ServiceAccount=2, Role=1, RoleBinding=1, NetworkPolicy=3, Service=2, CronJob=5, Job=1
     )
     assert kinds["services.yaml"]["CronJob"] == 0
     # The first object others live in, and the Job after what it reads.
