@@ -49,6 +49,7 @@ class Fault:
     action: int | str
     times: int = 1
     seconds: float = 0.0
+    message: str = "made fault"
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -134,8 +135,14 @@ def make_handler(api: KubernetesApi) -> type[BaseHTTPRequestHandler]:
             if fault.action == "slow":
                 time.sleep(fault.seconds)
             if isinstance(fault.action, int):
-                reasons = {410: "Expired", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable"}
-                self._fail(fault.action, reasons.get(fault.action, "Failure"), "made fault", fault.headers)
+                reasons = {
+                    403: "Forbidden",
+                    410: "Expired",
+                    429: "TooManyRequests",
+                    500: "InternalError",
+                    503: "ServiceUnavailable",
+                }
+                self._fail(fault.action, reasons.get(fault.action, "Failure"), fault.message, fault.headers)
                 return True
             return False
 

@@ -45,7 +45,7 @@ def run_on_cluster(config: Config, plan: Plan, command: Sequence[str], *, force:
         _log.info("run %s as %s in namespace %s of %s", plan.run_id, owner.run8, api.namespace, api.connection.name)
         refuse_second_run(api, owner, plan.run_id)
         results = SeparateResults(lambda: RemoteResults(open_workplace(config), plan))
-        results.forget_failures()
+        results.begin()
         arguments = [*command, *(["--force"] if force else [])]
         runner = KubernetesRunner(
             api, owner, plan.run_id, arguments, before_waiting=results.rest, machines=machines_of(config)
