@@ -3,6 +3,7 @@ PROFILE ?= tiny
 STAGE ?=
 RUN ?=
 RUNS ?=
+INDEX ?=
 MERGED ?=
 ARGS ?=
 GPU ?= 1
@@ -44,8 +45,8 @@ pipeline: setup ## start a new run on the cluster
 status: setup ## runs, their stages, what they wait for, what is cached: of this machine and of the cluster
 	@$(cluster) status $(given)
 
-logs: setup ## follow the newest Job of a STAGE, or of the pipeline
-	@$(cluster) logs --stage "$(STAGE)"
+logs: setup ## follow the newest Job of a STAGE (INDEX= one of its machines), or of the pipeline
+	@$(cluster) logs --stage "$(STAGE)" $(if $(INDEX),--index $(INDEX))
 
 cancel: setup ## delete unfinished pipelines with their stages (RUN= one of them), or single Jobs of a STAGE
 	@$(cluster) cancel --stage "$(STAGE)" $(if $(RUN),--run-id $(RUN))
@@ -95,7 +96,7 @@ images: ## build the six images with docker; REGISTRY=... TAG=... PUSH=1, others
 	@REGISTRY="$(REGISTRY)" TAG="$(TAG)" PUSH="$(PUSH)" docker/images.sh
 
 image-check: ## build them on a stand-in base without docker or a registry, and run everything in them (root, buildah)
-	@$(PYTHON) docker/image_check.py $(ARGS)
+	@$(PYTHON) docker/image_check $(ARGS)
 
 render: setup ## write what is made from the tree, after a change of it: k8s/pipeline.yaml, the services, docs/schema
 	@$(py) -m k8s.rendering

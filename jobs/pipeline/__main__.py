@@ -29,9 +29,11 @@ def main() -> int:
             from jobs.pipeline.cluster.run import run_on_cluster
 
             return run_on_cluster(config, plan, command, force=arguments.force)
-        from jobs.pipeline.local import explain_plan, run_locally
+        from jobs.pipeline.local import explain_plan, refuse_several_machines, run_locally
         from pipeline_common.workplace import open_workplace
 
+        if not arguments.explain:
+            refuse_several_machines(config)
         place = open_workplace(config)
         if arguments.explain:
             explain_plan(place, plan)

@@ -14,14 +14,32 @@ from types import FrameType
 from jobs.pipeline.machine import Failure, Observation, Phase, meaning, run_stages
 from jobs.pipeline.results import StoredResults
 from jobs.pipeline.summary import print_summary
+from pipeline_common.config import Config
+from pipeline_common.errors import ConfigError
 from pipeline_common.execution import finish_run
 from pipeline_common.explaining import why_not_cached
 from pipeline_common.logs import get_logger
+from pipeline_common.members import INDEX_VARIABLE, LEADER_VARIABLE
 from pipeline_common.provenance import REPOSITORY
 from pipeline_common.stages import Plan, PlannedStage
 from pipeline_common.workplace import Workplace
 
 _log = get_logger(__name__)
+
+
+def refuse_several_machines(config: Config) -> None:
+    """This machine is one.
+
+    Raises:
+        ConfigError: `runtime.nodes` asks for more.
+    """
+    nodes = config.runtime.nodes
+    if nodes > 1:
+        raise ConfigError(
+            f"runtime.nodes={nodes}: a local run has this machine only. Several GPUs of it are runtime.gpus; several "
+            "machines are a cluster's (make pipeline, docs/cluster.md), or each stage started by hand on every one of "
+            f"them ({INDEX_VARIABLE} and {LEADER_VARIABLE} say which is which)"
+        )
 
 
 def run_locally(place: Workplace, plan: Plan, command: Sequence[str], *, force: bool) -> int:

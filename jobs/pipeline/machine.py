@@ -58,6 +58,8 @@ class Failure:
     """The container's termination message."""
     job: str | None = None
     pod: str | None = None
+    index: int | None = None
+    """Which of several machines."""
     attempts: int = 1
     log: tuple[str, ...] = field(default=(), repr=False)
     """The last lines."""

@@ -81,8 +81,9 @@ class RemoteResults(StoredResults):
         _try("the bucket", lambda: self.place.store.put_bytes(key, encoded))
         _try("the database", lambda: write_failed_row(self.place, self.plan, planned, failure))
 
-    def forget_failures(self) -> None:
-        """Remove what earlier attempts at this run left about failures."""
+    def begin(self) -> None:
+        """Reach both stores before any Job exists; remove what earlier attempts at this run left about failures."""
+        self.place.database.revision()
         for name in self.plan.stages:
             self.place.store.delete(failure_key(self.plan.run_id, name))
 

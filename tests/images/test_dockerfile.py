@@ -180,7 +180,7 @@ def test_hadolint_has_nothing_to_say_and_would_say_it(tmp_path):
 
 def test_image_check_says_which_tools_are_missing(tmp_path):
     done = subprocess.run(
-        [sys.executable, "docker/image_check.py", "--work", str(tmp_path / "work")],
+        [sys.executable, "docker/image_check", "--work", str(tmp_path / "work")],
         cwd=REPOSITORY,
         env={"PATH": str(tmp_path)},
         capture_output=True,

@@ -14,11 +14,12 @@ from kubernetes.utils.quantity import parse_quantity
 
 from k8s.rendering.fields import Resource
 from k8s.rendering.kustomization import pod_template
-from pipeline_common.stages import STAGE_NAMES
+from pipeline_common.stages import STAGE_NAMES, STAGES
 
 Rule = Callable[[list[Resource]], Iterator[str]]
 RULES: dict[str, Rule] = {}
 # environment checks the GPU that train will use; prepare and analyze have no use for one.
+STAGE_OF = {stage.name: stage for stage in STAGES}
 GPU_STAGES = {"environment", "train", "evaluate"}
 WITH_TOKEN = {"pipeline", "dev-secret"}
 SERVICES = {"bucket", "database"}
@@ -163,15 +164,17 @@ def jobs_fail_retry_and_end_as_agreed(resources: list[Resource]) -> Iterator[str
             continue
         disrupted, final = {"type": "DisruptionTarget", "status": "True"}, [2, 3, 4]
         rules = job.get("podFailurePolicy", {}).get("rules", [])
-        if [entry["action"] for entry in rules] != ["Ignore", "FailJob"]:
+        resumes = [] if pod.name == "dev-secret" else ["Ignore"]
+        if [entry["action"] for entry in rules] != ["Ignore", *resumes, "FailJob"]:
             yield f"{pod.name}: failure rules {[entry['action'] for entry in rules]}"
             continue
         if rules[0].get("onPodConditions") != [disrupted]:
             yield f"{pod.name}: disruptions {rules[0]}"
-        codes = rules[1].get("onExitCodes", {})
-        expected = [2, 3] if pod.name == "dev-secret" else final
-        if codes != {"containerName": pod.containers[0]["name"], "operator": "In", "values": expected}:
-            yield f"{pod.name}: exit codes {codes}"
+        expected = [[143], final] if resumes else [[2, 3]]
+        named = {"containerName": pod.containers[0]["name"], "operator": "In"}
+        for entry, values in zip(rules[1:], expected, strict=True):
+            if entry.get("onExitCodes") != {**named, "values": values}:
+                yield f"{pod.name}: exit codes {entry}"
         if pod.spec.get("restartPolicy") != "Never":
             yield f"{pod.name}: restartPolicy {pod.spec.get('restartPolicy')}"
         if job.get("podReplacementPolicy") != "Failed":
@@ -306,6 +309,23 @@ def everything_is_in_the_namespace(resources: list[Resource]) -> Iterator[str]:
                     yield f"{mode}: {labels}"
         elif resource["metadata"].get("namespace") != "alignment":
             yield f"{resource['kind']} {resource['metadata']['name']}: {resource['metadata'].get('namespace')}"
+
+
+@rule
+def machines_of_a_stage_find_each_other(resources: list[Resource]) -> Iterator[str]:
+    """A headless Service for each stage that may be spread, before the template that names it by `subdomain`."""
+    templates = of_kind(resources, "CronJob")
+    headless = [entry for entry in of_kind(resources, "Service") if entry["spec"].get("clusterIP") == "None"]
+    spread = [entry["metadata"]["name"] for entry in templates if STAGE_OF[entry["metadata"]["name"]].needs_gpu]
+    if [entry["metadata"]["name"] for entry in headless] != spread:
+        yield f"headless Services {[entry['metadata']['name'] for entry in headless]}, expected {spread}"
+    for entry in headless:
+        name, spec = entry["metadata"]["name"], entry["spec"]
+        if spec.get("publishNotReadyAddresses") is not True:
+            yield f"{name}: machines that are not ready have no name"
+        wanted = {"app.kubernetes.io/name": "alignment-pipeline", "app.kubernetes.io/component": name}
+        if spec.get("selector") != wanted or set(spec) != {"clusterIP", "publishNotReadyAddresses", "selector"}:
+            yield f"{name}: {spec}"
 
 
 @rule

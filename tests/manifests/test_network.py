@@ -23,7 +23,7 @@ NEVER = {
     "a cloud's metadata": Peer(80, address="169.254.169.254"),
     "a cloud's metadata, TLS": Peer(443, address="169.254.169.254"),
     "the internet, no TLS": Peer(80, address="203.0.113.7"),
-    "another stage": component("train", 8080),
+    "another stage": component("prepare", 8080),
     "the bucket, another port": component("bucket", 22),
     "another namespace's web server": Peer(8080, (("app", "web"),), same_namespace=False),
 }
@@ -65,6 +65,20 @@ def test_a_created_job_is_let_through_like_its_template():
         assert {target for target, peer in TARGETS.items() if allowed(resources, labels, peer)} == TABLE[name]
 
 
+def test_machines_that_train_speak_to_each_other_and_no_others_do():
+    resources = built(*INSTALLATIONS["cluster"])
+    # any port: the leader's, and those that NCCL and Gloo choose
+    for port in (29500, 45123):
+        found = {
+            (source, target)
+            for source, labels in labels_of(resources).items()
+            for target in STAGE_NAMES
+            if allowed(resources, labels, component(target, port))
+        }
+        assert found == {("train", "train")}
+    assert not allowed(resources, labels_of(resources)["train"], Peer(29500, address="10.1.2.3"))
+
+
 def test_a_stranger_in_the_namespace_reaches_nothing():
     resources = built(*INSTALLATIONS["cluster"])
     stranger = {"app": "other"}
@@ -101,15 +115,17 @@ def test_every_policy_concerns_some_pod(name):
         ("hub", ("prepare", "hub")),
         ("api-server", ("pipeline", "API server")),
         ("dev-secret", ("dev-secret", "API server")),
+        ("train-machines", ("train", "train")),
     ],
 )
 def test_without_a_policy_its_connection_is_closed(policy, lost):
     """Each is needed: default-deny closes both ends of what it opened."""
     resources = built(*INSTALLATIONS["cluster"])
     source, target = lost
-    assert allowed(resources, labels_of(resources)[source], TARGETS[target])
+    peer = TARGETS.get(target) or component(target, 29500)
+    assert allowed(resources, labels_of(resources)[source], peer)
     resources.remove(named(resources, "NetworkPolicy", policy))
-    assert not allowed(resources, labels_of(resources)[source], TARGETS[target])
+    assert not allowed(resources, labels_of(resources)[source], peer)
 
 
 def test_without_default_deny_everything_is_open():

@@ -15,7 +15,7 @@ def test_every_object_of_every_overlay_is_valid(version):
     objects = [entry for overlay in OVERLAYS for entry in built(overlay)]
     for entry in objects:
         validate(entry, version, strict=True)
-    assert len(objects) == 88
+    assert len(objects) == 97
 
 
 def test_every_choice_of_components_is_valid(tmp_path):

@@ -1,7 +1,7 @@
 """Scheduler, kubelet and Job controller in one: acts out, for every Job that is created, the script of its stage.
 
-The Job controller's part follows the templates: `podFailurePolicy` ignores disruptions and fails the Job on exit codes
-2, 3 and 4; anything else counts against `backoffLimit` 2.
+The Job controller's part follows the templates: `podFailurePolicy` ignores disruptions and exit code 143, and fails the
+Job on exit codes 2, 3 and 4; anything else counts against `backoffLimit` 2. Indexed Jobs are in `indexed_jobs.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 from tests.servers.kubernetes_api import KubernetesApi, now
 
 BACKOFF_LIMIT = 2
-FINAL_CODES = {2, 3, 4}
+FINAL_CODES = [2, 3, 4]
+TOLD_TO_STOP = 143
 _UNTIL_S = 60.0
 NO_GPU = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: 0/1 nodes are available."
 
@@ -26,8 +27,9 @@ class Step:
     """What happens next to a Job.
 
     `kind`: exit, oom, evicted, unschedulable, image, secret, quota, suspended, deadline, hang (runs until the Job is
-    deleted). Each lasts `seconds`, or until the test has seen what it waits for and sets `until`; then the next step
-    follows.
+    deleted or suspended). Waiting states last `seconds`, or until the test has seen what it waits for and sets `until`;
+    then the next step follows. A running Job that someone suspends (`spec.suspend`) loses its pods, told to stop, and
+    goes on with the next step once it is resumed.
     """
 
     kind: str
@@ -36,13 +38,35 @@ class Step:
     log: tuple[str, ...] = ()
     until: threading.Event | None = None
 
+    def is_over(self, began: float) -> bool:
+        """Whether it has lasted long enough since `began`, a moment of the monotonic clock."""
+        elapsed = time.monotonic() - began
+        if self.until is None:
+            return elapsed >= self.seconds
+        # When nobody ends it, the next step follows too, and the test says what was never seen.
+        return self.until.is_set() or elapsed >= _UNTIL_S
+
     def last(self) -> None:
         """Return when it is over."""
-        if self.until is None:
-            time.sleep(self.seconds)
-        else:
-            # When nobody ends it, the next step follows too, and the test says what was never seen.
-            self.until.wait(_UNTIL_S)
+        began = time.monotonic()
+        while not self.is_over(began):
+            time.sleep(0.01)
+
+
+Script = Sequence[Step] | Mapping[int, Sequence[Step]]
+"""Of a Job's pod, or of each index of an Indexed Job."""
+
+
+def failure_policy() -> dict[str, Any]:
+    """As in `k8s/base/pipeline/patches/every-stage.yaml`."""
+    codes = {"containerName": "stage", "operator": "In"}
+    return {
+        "rules": [
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {"action": "Ignore", "onExitCodes": {**codes, "values": [TOLD_TO_STOP]}},
+            {"action": "FailJob", "onExitCodes": {**codes, "values": FINAL_CODES}},
+        ]
+    }
 
 
 def stage_template(stage: str) -> dict[str, Any]:
@@ -58,6 +82,8 @@ def stage_template(stage: str) -> dict[str, Any]:
                 "metadata": {"labels": {"app.kubernetes.io/name": "alignment-pipeline"}},
                 "spec": {
                     "backoffLimit": BACKOFF_LIMIT,
+                    "podReplacementPolicy": "Failed",
+                    "podFailurePolicy": failure_policy(),
                     "activeDeadlineSeconds": 3600,
                     "template": {
                         "metadata": {"labels": {"app.kubernetes.io/name": "alignment-pipeline"}},
@@ -84,7 +110,7 @@ class Kubelet:
     def __init__(
         self,
         api: KubernetesApi,
-        scripts: Mapping[str, Sequence[Step]],
+        scripts: Mapping[str, Script],
         publish: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
         self.api = api
@@ -100,67 +126,108 @@ class Kubelet:
         threading.Thread(target=self._play, args=(job,), daemon=True).start()
 
     def _play(self, job: Mapping[str, Any]) -> None:
-        stage = job["metadata"]["labels"].get("alignment-pipeline/stage", "pipeline")
+        script = self.scripts.get(stage_of(job), ())
+        if self.is_suspended(job):
+            self._keep_suspended(job)
+        if job["spec"].get("completionMode") == "Indexed":
+            from tests.servers.indexed_jobs import IndexedJob
+
+            IndexedJob(self, job, script).play()
+            return
+        assert not isinstance(script, Mapping), "only an Indexed Job has indexes"
         name = job["metadata"]["name"]
         failed = 0
         pod: str | None = None
-        for step in [*self.scripts.get(stage, ()), *([Step("exit")] * (BACKOFF_LIMIT + 1))]:
-            if name not in self.api.objects["jobs"]:
+        for number, step in enumerate([*script, *([Step("exit")] * (BACKOFF_LIMIT + 1))]):
+            if not self.is_there(job):
                 return
             if step.kind in {"suspended", "quota"}:
                 self._hold(job, step)
             elif step.kind == "deadline":
-                self._end(job, "Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
+                self.end(job, "Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
                 if pod:
                     self.api.remove("pods", pod)
                 return
             else:
-                pod = pod or self._create_pod(job, failed)
+                if pod is None:
+                    pod = self.create_pod(job, f"{number:05x}")
+                    self.api.change("jobs", name, active=1, ready=0)
                 if step.kind in {"unschedulable", "image", "secret"}:
-                    self._keep_pending(pod, step)
+                    self.keep_pending(pod, step)
                     continue
-                ended = self._run(job, pod, step, failed)
-                if ended is None:
+                self.api.change("pods", pod, phase="Running")
+                self.api.change("jobs", name, active=1, ready=1, failed=failed)
+                code = self.run_container(job, pod, step)
+                if code is None:
                     return
-                failed, pod = failed + ended, None
-                if self._settle(job, step, failed):
+                if self.is_suspended(job):
+                    self._keep_suspended(job, pod)
+                failed, pod = failed + (code not in {0, TOLD_TO_STOP}), None
+                if self._settle(job, code, failed):
                     return
 
     def _hold(self, job: Mapping[str, Any], step: Step) -> None:
-        name = job["metadata"]["name"]
         if step.kind == "suspended":
-            self.api.change(
-                "jobs", name, conditions=[{"type": "Suspended", "status": "True", "reason": "JobSuspended"}]
-            )
+            self.tell_suspended(job, "True", "JobSuspended")
             step.last()
-            self.api.change("jobs", name, conditions=[{"type": "Suspended", "status": "False"}])
+            self.tell_suspended(job, "False", "JobResumed")
             return
         self._tell(job, "FailedCreate", "Error creating: pods is forbidden: exceeded quota: gpus, requested: gpu=1")
         step.last()
 
-    def _create_pod(self, job: Mapping[str, Any], number: int) -> str:
-        name = f"{job['metadata']['name']}-{number:05x}"
+    def _keep_suspended(self, job: Mapping[str, Any], pod: str = "") -> None:
+        self.api.remove("pods", pod)
+        self.tell_suspended(job, "True", "JobSuspended")
+        while self.is_suspended(job):
+            time.sleep(0.02)
+        self.tell_suspended(job, "False", "JobResumed")
+
+    def tell_suspended(self, job: Mapping[str, Any], status: str, reason: str) -> None:
+        """Set the Job's condition; a suspended Job has no pods."""
+        conditions = [{"type": "Suspended", "status": status, "reason": reason}]
+        self.api.change("jobs", job["metadata"]["name"], active=0, ready=0, conditions=conditions)
+
+    def is_there(self, job: Mapping[str, Any]) -> bool:
+        """Whether the Job has not been deleted."""
+        return job["metadata"]["name"] in self.api.objects["jobs"] and not self.api.stopping
+
+    def is_suspended(self, job: Mapping[str, Any]) -> bool:
+        """Whether someone has written `spec.suspend` of the Job."""
+        current = self.api.objects["jobs"].get(job["metadata"]["name"])
+        return current is not None and bool(current["spec"].get("suspend")) and not self.api.stopping
+
+    def create_pod(self, job: Mapping[str, Any], suffix: str, **metadata: Any) -> str:
+        """A pending pod of a Job; `metadata`: more labels and annotations."""
+        name = f"{job['metadata']['name']}-{suffix}"
+        template = job["spec"]["template"]
         self.api.put(
             "pods",
             {
                 "metadata": {
                     "name": name,
                     "labels": {
-                        **job["spec"]["template"]["metadata"]["labels"],
+                        **template["metadata"]["labels"],
                         "batch.kubernetes.io/job-name": job["metadata"]["name"],
+                        **metadata.get("labels", {}),
                     },
+                    "annotations": metadata.get("annotations", {}),
                     "ownerReferences": [{"uid": job["metadata"]["uid"], "name": job["metadata"]["name"]}],
                     # Seconds alone would leave pods of one second without an order.
                     "creationTimestamp": datetime.now(UTC).isoformat(),
                 },
-                "spec": {"nodeName": "gpu-node-1"},
+                "spec": {
+                    "nodeName": "gpu-node-1",
+                    "subdomain": template["spec"].get("subdomain"),
+                    "hostname": metadata.get("hostname"),
+                    "containers": template["spec"]["containers"],
+                },
                 "status": {"phase": "Pending"},
             },
         )
-        self.api.change("jobs", job["metadata"]["name"], active=1, ready=0)
         return name
 
-    def _keep_pending(self, pod: str, step: Step) -> None:
+    def keep_pending(self, pod: str, step: Step) -> None:
+        """Leave a pod waiting for as long as the step says."""
         if step.kind == "unschedulable":
             condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": NO_GPU}
             self.api.change("pods", pod, conditions=[condition])
@@ -174,25 +241,41 @@ class Kubelet:
         step.last()
         self.api.change("pods", pod, conditions=[{"type": "PodScheduled", "status": "True"}], containerStatuses=[])
 
-    def _run(self, job: Mapping[str, Any], pod: str, step: Step, failed: int) -> int | None:
-        """Run a container to its end; 1 when the pod failed, 0 when it did well, None when the Job was deleted."""
-        name = job["metadata"]["name"]
-        self.api.change("pods", pod, phase="Running")
-        self.api.change("jobs", name, active=1, ready=1, failed=failed)
+    def run_container(
+        self,
+        job: Mapping[str, Any],
+        pod: str,
+        step: Step,
+        stopped: Callable[[], bool] = lambda: False,
+        publish: bool = True,
+    ) -> int | None:
+        """Run a container to its end: its exit code, 143 when it was told to stop, None when the Job was deleted.
+
+        Args:
+            job: whose pod it is.
+            pod: its name.
+            step: what it does.
+            stopped: whether the Job controller has told it to stop.
+            publish: whether it leaves the stage's artifact when it ends well.
+        """
         self.api.logs[pod] = []
         for line in step.log:
             self.api.logs[pod].append((datetime.now(UTC).isoformat().replace("+00:00", "Z"), line))
-        while step.kind == "hang" and name in self.api.objects["jobs"] and not self.api.stopping:
+        began = time.monotonic()
+        told = False
+        while step.kind == "hang" or not step.is_over(began):
             time.sleep(0.02)
-        step.last()
-        if name not in self.api.objects["jobs"]:
+            told = stopped() or self.is_suspended(job)
+            if told or not self.is_there(job):
+                break
+        if not self.is_there(job):
             return None
-        code = {"oom": 137, "evicted": 143}.get(step.kind, step.code)
-        if code in {0, 4}:
-            self.publish(job["metadata"]["labels"].get("alignment-pipeline/stage", "pipeline"), job)
+        code = TOLD_TO_STOP if told else {"oom": 137, "evicted": 143}.get(step.kind, step.code)
+        if code in {0, 4} and publish:
+            self.publish(stage_of(job), job)
         terminated = {
             "exitCode": code,
-            "reason": "OOMKilled" if step.kind == "oom" else "Completed" if code == 0 else "Error",
+            "reason": "OOMKilled" if code == 137 else "Completed" if code == 0 else "Error",
             "message": "\n".join(step.log[-3:]),
             "finishedAt": now(),
         }
@@ -204,28 +287,28 @@ class Kubelet:
             status |= {"reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."}
             status["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]
         self.api.change("pods", pod, **status)
-        return int(code != 0 and step.kind != "evicted")
+        return code
 
-    def _settle(self, job: Mapping[str, Any], step: Step, failed: int) -> bool:
+    def _settle(self, job: Mapping[str, Any], code: int, failed: int) -> bool:
         """The Job controller's answer to an ended pod; whether the Job has ended."""
-        if step.kind == "evicted":
+        if code == TOLD_TO_STOP:
             return False
-        if step.kind == "exit" and step.code == 0:
-            self._end(job, "Complete", "CompletionsReached", "")
+        if code == 0:
+            self.end(job, "Complete", "CompletionsReached", "")
             return True
         self.api.change("jobs", job["metadata"]["name"], active=0, ready=0, failed=failed)
-        if step.kind == "exit" and step.code in FINAL_CODES:
-            message = f"Container stage for pod alignment/x failed with exit code {step.code} matching FailJob rule"
-            self._end(job, "Failed", "PodFailurePolicy", message)
+        if code in FINAL_CODES:
+            message = f"Container stage for pod alignment/x failed with exit code {code} matching FailJob rule"
+            self.end(job, "Failed", "PodFailurePolicy", message)
             return True
         if failed > BACKOFF_LIMIT:
-            self._end(job, "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+            self.end(job, "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
             return True
         return False
 
-    def _end(self, job: Mapping[str, Any], kind: str, reason: str, message: str) -> None:
-        stage = job["metadata"]["labels"].get("alignment-pipeline/stage", "pipeline")
-        self.ended_at[stage] = time.monotonic()
+    def end(self, job: Mapping[str, Any], kind: str, reason: str, message: str) -> None:
+        """Set the Job's last condition."""
+        self.ended_at[stage_of(job)] = time.monotonic()
         condition = {"type": kind, "status": "True", "reason": reason, "message": message}
         self.api.change("jobs", job["metadata"]["name"], active=0, ready=0, conditions=[condition])
 
@@ -242,3 +325,8 @@ class Kubelet:
                 "involvedObject": {"name": metadata["name"], "uid": metadata["uid"]},
             },
         )
+
+
+def stage_of(job: Mapping[str, Any]) -> str:
+    """The stage a Job belongs to."""
+    return str(job["metadata"]["labels"].get("alignment-pipeline/stage", "pipeline"))

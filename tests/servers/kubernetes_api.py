@@ -91,6 +91,13 @@ class KubernetesApi:
                 item.setdefault("status", {}).update(status)
                 self.put(resource, item)
 
+    def suspend(self, job: str, *, held: bool) -> None:
+        """Write `spec.suspend` of a Job, as Kueue does: at its creation, and to take its place away."""
+        with self.changed:
+            item = copy.deepcopy(self.objects["jobs"][job])
+            item["spec"]["suspend"] = held
+            self.put("jobs", item)
+
     def remove(self, resource: str, name: str) -> bool:
         """Delete an object, its pods and what it owns."""
         with self.changed:

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 TOKEN = "token-of-the-pipeline"
 USER = "system:serviceaccount:alignment:pipeline"
-KINDS = {"jobs": "Job", "cronjobs": "CronJob", "pods": "Pod", "events": "Event"}
-GROUPS = {"jobs": "batch", "cronjobs": "batch", "pods": "", "events": ""}
-_PATH = re.compile(r"/(?:api/v1|apis/batch/v1)/namespaces/([^/]+)/(jobs|cronjobs|pods|events)(?:/([^/]+))?(/log)?$")
+KINDS = {"jobs": "Job", "cronjobs": "CronJob", "pods": "Pod", "events": "Event", "configmaps": "ConfigMap"}
+GROUPS = {"jobs": "batch", "cronjobs": "batch", "pods": "", "events": "", "configmaps": ""}
+_PATH = re.compile(
+    r"/(?:api/v1|apis/batch/v1)/namespaces/([^/]+)/(jobs|cronjobs|pods|events|configmaps)(?:/([^/]+))?(/log)?$"
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Fault:
     action: int | str
     times: int = 1
     seconds: float = 0.0
+    message: str = "made fault"
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -79,6 +82,12 @@ def make_handler(api: KubernetesApi) -> type[BaseHTTPRequestHandler]:
 
         def do_DELETE(self) -> None:
             self._serve("delete")
+
+        def do_PUT(self) -> None:
+            self._serve("update")
+
+        def do_PATCH(self) -> None:
+            self._serve("patch")
 
         def _serve(self, verb: str) -> None:
             # The body is read before anything is answered, or the next request would begin inside it.
@@ -126,8 +135,14 @@ def make_handler(api: KubernetesApi) -> type[BaseHTTPRequestHandler]:
             if fault.action == "slow":
                 time.sleep(fault.seconds)
             if isinstance(fault.action, int):
-                reasons = {410: "Expired", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable"}
-                self._fail(fault.action, reasons.get(fault.action, "Failure"), "made fault", fault.headers)
+                reasons = {
+                    403: "Forbidden",
+                    410: "Expired",
+                    429: "TooManyRequests",
+                    500: "InternalError",
+                    503: "ServiceUnavailable",
+                }
+                self._fail(fault.action, reasons.get(fault.action, "Failure"), fault.message, fault.headers)
                 return True
             return False
 
@@ -234,6 +249,12 @@ def make_handler(api: KubernetesApi) -> type[BaseHTTPRequestHandler]:
                 time.sleep(0.02)
                 lines = list(api.logs.get(name, []))
             self._end_stream()
+
+        def _update(self, resource, _name, _log, _query, _body, _fault) -> None:
+            # Nobody here may change an object: what is made stays as it was made.
+            self._fail(405, "MethodNotAllowed", f"{resource} are not changed through this server")
+
+        _patch = _update
 
         def _event(self, event: str, item: dict[str, Any]) -> None:
             self._chunk(json.dumps({"type": event, "object": item}).encode() + b"\n")

@@ -30,7 +30,7 @@ def main() -> int:
                 arguments.config, arguments.overrides, arguments.run_id, force=arguments.force
             )
         if arguments.command == "logs":
-            return commands.follow_logs(_stage(arguments))
+            return commands.follow_logs(_stage(arguments), _index(arguments))
         return commands.cancel(_stage(arguments), arguments.run_id)
 
     return guard(arguments.command, work)
@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("command", choices=("job", "pipeline", "status", "logs", "cancel"))
     parser.add_argument("overrides", nargs="*", metavar="section.field=value", help="settings that differ")
     parser.add_argument("--stage", help="the stage; empty = none")
+    parser.add_argument(
+        "--index", metavar="N", help="logs: which of the stage's machines; empty = 0, the one that leads"
+    )
     parser.add_argument("--config", metavar="PROFILE_OR_FILE", help="in place of the one the templates name")
     parser.add_argument("--run-id", help="name of the run (default: made from the configuration)")
     parser.add_argument("--force", action="store_true", help="run even when the artifact is there")
@@ -61,6 +64,15 @@ def _stage(arguments: argparse.Namespace, *, needed: bool = False) -> str | None
     if needed and not arguments.stage:
         raise ConfigError(f"which stage? make job STAGE=...; the stages are {', '.join(STAGE_NAMES)}")
     return arguments.stage or None
+
+
+def _index(arguments: argparse.Namespace) -> int | None:
+    from pipeline_common.errors import ConfigError
+
+    text = arguments.index or ""
+    if text and not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"INDEX={text} is no machine's number: 0, 1, ...")
+    return int(text) if text else None
 
 
 def _print_status(arguments: argparse.Namespace) -> int:

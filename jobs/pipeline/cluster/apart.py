@@ -49,9 +49,9 @@ class SeparateResults:
         """See `Results.record_failure`."""
         self._call("record_failure", planned, failure)
 
-    def forget_failures(self) -> None:
-        """See `RemoteResults.forget_failures`."""
-        self._call("forget_failures")
+    def begin(self) -> None:
+        """See `RemoteResults.begin`."""
+        self._call("begin")
 
     def finish(self, seconds: dict[str, float], total: float) -> int:
         """See `RemoteResults.finish`."""

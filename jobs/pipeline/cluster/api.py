@@ -29,7 +29,9 @@ _RETRIED: Final = {
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 }
-_GROUPS: Final = {"jobs": "/apis/batch/v1", "cronjobs": "/apis/batch/v1", "pods": "/api/v1", "events": "/api/v1"}
+_BATCH: Final = "/apis/batch/v1"
+_CORE: Final = "/api/v1"
+_GROUPS: Final = {"jobs": _BATCH, "cronjobs": _BATCH, "pods": _CORE, "events": _CORE, "configmaps": _CORE}
 _log = get_logger(__name__)
 
 

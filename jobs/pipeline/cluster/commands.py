@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,8 @@ import yaml
 from jobs.pipeline.cluster.api import ClusterApi
 from jobs.pipeline.cluster.connection import connect
 from jobs.pipeline.cluster.following import follow_job
-from jobs.pipeline.cluster.reasons import by_age
+from jobs.pipeline.cluster.machines import machines_of, spread_job
+from jobs.pipeline.cluster.pods import by_age
 from jobs.pipeline.cluster.templates import (
     APP_NAME,
     COMPONENT_LABEL,
@@ -26,7 +28,7 @@ from jobs.pipeline.cluster.templates import (
     pipeline_job,
     stage_job,
 )
-from pipeline_common.config import load_config
+from pipeline_common.config import Config, load_config
 from pipeline_common.errors import ConfigError, InputError, TransientError
 from pipeline_common.provenance import REPOSITORY
 from pipeline_common.stages import find_stage
@@ -35,6 +37,8 @@ MANIFEST: Final = REPOSITORY / "k8s" / "pipeline.yaml"
 # A person waits: a server that is away for longer is away.
 _PATIENCE_S: Final = 3.0
 _FULL_PROFILE: Final = "llama3-8b"
+_CONFIG_MAP: Final = "pipeline-config"
+_CONFIG_KEY: Final = "config.yaml"
 Json = dict[str, Any]
 
 
@@ -74,8 +78,8 @@ def run_stage_job(
         force: run although the artifact is there.
         follow: wait for the end.
     """
-    find_stage(stage)
-    # Before anything is created: a mistyped key, or a value no profile would take.
+    found = find_stage(stage)
+    # Before anything is asked: a mistyped key, or a value no profile would take.
     load_config(config or _FULL_PROFILE, overrides)
     api = open_cluster(f"make run STAGE={stage}")
     template = api.get("cronjobs", stage)
@@ -88,6 +92,7 @@ def run_stage_job(
     extra += [*(["--run-id", run_id] if run_id else []), *(["--force"] if force else [])]
     annotations = {RUN_ID_ANNOTATION: run_id} if run_id else {}
     job = stage_job(template, stage, secrets.token_hex(4), None, extra_arguments=extra, annotations=annotations)
+    job = spread_job(job, found, machines_of(_read_config(api, config, overrides)))
     name = api.create("jobs", job)["metadata"]["name"]
     container = job["spec"]["template"]["spec"]["containers"][0]
     sys.stderr.write(f"Job {name} in {api.namespace} of {api.connection.name}: {shlex.join(container['args'])}\n")
@@ -117,8 +122,13 @@ def start_pipeline(
     return 0
 
 
-def follow_logs(stage: str | None) -> int:
-    """Follow the newest Job of a stage, or of the pipeline; the exit code it ends with."""
+def follow_logs(stage: str | None, index: int | None = None) -> int:
+    """Follow the newest Job of a stage, or of the pipeline; the exit code it ends with.
+
+    Args:
+        stage: None = the pipeline.
+        index: which of the stage's machines; None = 0.
+    """
     if stage is not None:
         find_stage(stage)
     api = open_cluster(f"less output/latest/{stage or 'analyze'}/logs/stage.log")
@@ -128,7 +138,7 @@ def follow_logs(stage: str | None) -> int:
         raise InputError(
             f"namespace {api.namespace} of {api.connection.name} has no Job of {stage or 'the pipeline'}; make status"
         )
-    return follow_job(api, jobs[-1]["metadata"]["name"])
+    return follow_job(api, jobs[-1]["metadata"]["name"], index=index)
 
 
 def cancel(stage: str | None, run: str | None) -> int:
@@ -153,6 +163,17 @@ def cancel(stage: str | None, run: str | None) -> int:
     if not found:
         sys.stdout.write(f"nothing to cancel in namespace {api.namespace} of {api.connection.name}\n")
     return 0
+
+
+def _read_config(api: ClusterApi, config: str | None, overrides: Sequence[str]) -> Config:
+    """The configuration a Job will have: the one given, else the cluster's own, which the templates name."""
+    found = None if config else api.get("configmaps", _CONFIG_MAP)
+    if found is None:
+        return load_config(config or _FULL_PROFILE, overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / _CONFIG_KEY
+        path.write_text(found.get("data", {}).get(_CONFIG_KEY, ""), encoding="utf-8")
+        return load_config(str(path), overrides)
 
 
 def _pipeline_template(path: Path) -> Json:

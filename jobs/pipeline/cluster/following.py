@@ -8,9 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from jobs.pipeline.cluster.api import ClusterApi
-from jobs.pipeline.cluster.reasons import by_age, observe_job
+from jobs.pipeline.cluster.machines import index_of, machine_count
+from jobs.pipeline.cluster.pods import by_age
+from jobs.pipeline.cluster.reasons import observe_job
 from jobs.pipeline.cluster.templates import PIPELINE_CONTAINER, STAGE_CONTAINER, STAGE_LABEL
 from jobs.pipeline.machine import Phase
+from pipeline_common.errors import ConfigError
 
 _POLL_S: Final = 2.0
 # A Job without an exit code of its own: deleted, past its deadline, never started.
@@ -18,21 +21,33 @@ EXIT_NO_CODE: Final = 3
 _STARTED: Final = {"Running", "Succeeded", "Failed"}
 
 
-def follow_job(api: ClusterApi, name: str, *, poll_s: float = _POLL_S) -> int:
+def follow_job(api: ClusterApi, name: str, *, index: int | None = None, poll_s: float = _POLL_S) -> int:
     """Write a Job's log to stdout, and what it waits for to stderr, until it ends.
 
+    Args:
+        api: the cluster.
+        name: the Job's.
+        index: which of several machines' log; None = 0, the one that leads.
+        poll_s: time between two looks.
+
     Returns:
-        0, or the exit code of the container that ended last, or `EXIT_NO_CODE`.
+        0, or the exit code of the container that is to blame, or `EXIT_NO_CODE`.
+
+    Raises:
+        ConfigError: the Job has no such machine.
     """
     followed: dict[str, str] = {}
     told = ""
+    chosen: int | None = None
     while True:
         job = api.get("jobs", name)
         if job is None:
             sys.stderr.write(f"Job {name} was deleted\n")
             return EXIT_NO_CODE
+        if chosen is None:
+            chosen = _choose_machine(job, index)
         pods = _pods(api, name)
-        started = [pod for pod in by_age(pods) if pod["status"].get("phase") in _STARTED]
+        started = [pod for pod in by_age(pods) if pod["status"].get("phase") in _STARTED and index_of(pod) == chosen]
         for pod in started:
             _follow_pod(api, pod, container_of(job), followed)
         seen = observe_job(job, pods, _events(api, job, pods) if not started else ())
@@ -46,6 +61,19 @@ def follow_job(api: ClusterApi, name: str, *, poll_s: float = _POLL_S) -> int:
             sys.stderr.write(f"{name}: {seen.why}\n")
             told = seen.why
         time.sleep(poll_s)
+
+
+def _choose_machine(job: dict[str, Any], index: int | None) -> int:
+    """The machine whose log is followed; says so where there are others."""
+    name, count = job["metadata"]["name"], machine_count(job)
+    if index is not None and index >= count:
+        known = f"indexes 0 to {count - 1}" if count > 1 else "one machine, index 0"
+        raise ConfigError(f"Job {name} has no machine with index {index}: it has {known}")
+    if count > 1:
+        stage = job["metadata"].get("labels", {}).get(STAGE_LABEL, "")
+        others = f"make logs STAGE={stage} INDEX=0 ... {count - 1} shows the others"
+        sys.stderr.write(f"{name} runs on {count} machines; this is the log of index {index or 0}, {others}\n")
+    return index or 0
 
 
 def container_of(job: dict[str, Any]) -> str:

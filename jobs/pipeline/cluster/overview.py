@@ -10,7 +10,8 @@ from typing import Any, Final
 from jobs.pipeline.cluster.api import ClusterApi
 from jobs.pipeline.cluster.commands import Json, run8_of, run_id_of
 from jobs.pipeline.cluster.following import container_of
-from jobs.pipeline.cluster.reasons import by_age, observe_job
+from jobs.pipeline.cluster.pods import by_age
+from jobs.pipeline.cluster.reasons import observe_job
 from jobs.pipeline.cluster.templates import APP_NAME, NAME_LABEL, STAGE_LABEL, has_ended
 from jobs.pipeline.machine import Phase
 from pipeline_common.errors import PipelineError

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from jobs.pipeline.cluster.apart import SeparateResults
 from jobs.pipeline.cluster.api import ClusterApi
 from jobs.pipeline.cluster.connection import connect
+from jobs.pipeline.cluster.machines import machines_of
 from jobs.pipeline.cluster.runner import KubernetesRunner, refuse_second_run
 from jobs.pipeline.cluster.templates import Owner
 from jobs.pipeline.machine import Failure, run_stages
@@ -44,9 +45,11 @@ def run_on_cluster(config: Config, plan: Plan, command: Sequence[str], *, force:
         _log.info("run %s as %s in namespace %s of %s", plan.run_id, owner.run8, api.namespace, api.connection.name)
         refuse_second_run(api, owner, plan.run_id)
         results = SeparateResults(lambda: RemoteResults(open_workplace(config), plan))
-        results.forget_failures()
+        results.begin()
         arguments = [*command, *(["--force"] if force else [])]
-        runner = KubernetesRunner(api, owner, plan.run_id, arguments, before_waiting=results.rest)
+        runner = KubernetesRunner(
+            api, owner, plan.run_id, arguments, before_waiting=results.rest, machines=machines_of(config)
+        )
         seconds, failure = run_stages(plan, runner, results, force=force)
         if failure is None:
             return results.finish(seconds, time.monotonic() - began)

@@ -11,7 +11,9 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from jobs.pipeline.cluster.api import ApiError, ClusterApi, WatchExpiredError
-from jobs.pipeline.cluster.reasons import BLOCKING, blocked_by, by_age, last_ended, observe_job, seconds_since
+from jobs.pipeline.cluster.machines import ONE_MACHINE, Machines, spread_job
+from jobs.pipeline.cluster.pods import BLOCKING, blocked_by, by_age, last_ended, seconds_since
+from jobs.pipeline.cluster.reasons import is_suspended, observe_job
 from jobs.pipeline.cluster.templates import (
     FINGERPRINT_ANNOTATION,
     RUN_ID_ANNOTATION,
@@ -47,6 +49,7 @@ class KubernetesRunner:
         run_id: the run's name in the results.
         arguments: the stages' command line.
         before_waiting: called whenever a wait begins.
+        machines: what the stages that use a GPU run on.
         give_up_after_s: how long a pod may be unable to start for a reason that does not pass by itself.
     """
 
@@ -57,6 +60,7 @@ class KubernetesRunner:
         run_id: str,
         arguments: Sequence[str],
         before_waiting: Callable[[], None] = lambda: None,
+        machines: Machines = ONE_MACHINE,
         give_up_after_s: float = GIVE_UP_STARTING_AFTER_S,
     ) -> None:
         self._api = api
@@ -64,11 +68,12 @@ class KubernetesRunner:
         self._run_id = run_id
         self._arguments = list(arguments)
         self._before_waiting = before_waiting
+        self._machines = machines
         self._give_up_after_s = give_up_after_s
         self._selector = f"{RUN_LABEL}={owner.run8}"
         self._version = ""
         self._windows: dict[str, float] = {}
-        self._last: dict[str, tuple[int, Observation]] = {}
+        self._last: dict[str, tuple[tuple[Any, ...], Observation]] = {}
         self._short_watches = 0
 
     def start(self, planned: PlannedStage) -> None:
@@ -86,6 +91,7 @@ class KubernetesRunner:
             )
         annotations = {RUN_ID_ANNOTATION: self._run_id, FINGERPRINT_ANNOTATION: planned.fingerprint}
         job = stage_job(template, stage, self._owner.run8, self._arguments, annotations=annotations, owner=self._owner)
+        job = spread_job(job, planned.stage, self._machines)
         name = job["metadata"]["name"]
         try:
             self._api.create("jobs", job)
@@ -113,16 +119,18 @@ class KubernetesRunner:
         if seen.waiting and (known is None or known[1].why != seen.why):
             _log.info("%s: %s", stage, seen.why)
             self._windows.pop(stage, None)
-        attempts = int(((job or {}).get("status") or {}).get("failed") or 0)
-        self._last[stage] = (attempts, seen)
+        self._last[stage] = (_counts(job), seen)
         return seen
 
     def logs(self, planned: PlannedStage, lines: int) -> tuple[str, ...]:
         """See `Runner.logs`."""
-        pod = last_ended(self._pods(planned.stage.name))
-        if pod is None:
-            return ()
-        return self._api.read_log(pod["metadata"]["name"], STAGE_CONTAINER, tail_lines=lines)
+        known = self._last.get(planned.stage.name)
+        failure = known[1].failure if known is not None else None
+        name = failure.pod if failure is not None else None
+        if name is None:
+            pod = last_ended(self._pods(planned.stage.name))
+            name = pod["metadata"]["name"] if pod is not None else None
+        return self._api.read_log(name, STAGE_CONTAINER, tail_lines=lines) if name is not None else ()
 
     def cancel(self, planned: PlannedStage) -> None:
         """See `Runner.cancel`."""
@@ -161,11 +169,10 @@ class KubernetesRunner:
     def _describe(self, stage: str, job: Json | None) -> Observation:
         if job is None:
             return observe_job(None)
-        status = job.get("status") or {}
-        attempts = int(status.get("failed") or 0)
         known = self._last.get(stage)
-        calm = status.get("ready") and not has_ended(job) and not job["metadata"].get("deletionTimestamp")
-        if calm and known is not None and known[0] == attempts and known[1].phase is Phase.RUNNING:
+        ready = (job.get("status") or {}).get("ready")
+        calm = ready and not has_ended(job) and not job["metadata"].get("deletionTimestamp") and not is_suspended(job)
+        if calm and known is not None and known[0] == _counts(job) and known[1].phase is Phase.RUNNING:
             # It runs, as it did: nothing new is to be learnt from its pods.
             return known[1]
         if has_ended(job) and observe_job(job).phase is Phase.SUCCEEDED:
@@ -229,6 +236,12 @@ class KubernetesRunner:
                 f"delete it (kubectl delete job -n {self._api.namespace} {job['metadata']['name']}), then start again"
             )
         return job
+
+
+def _counts(job: Json | None) -> tuple[Any, ...]:
+    """What changes in a Job's status when one of its machines comes, fails or is done."""
+    status = (job or {}).get("status") or {}
+    return tuple(status.get(name) or 0 for name in ("failed", "ready", "completedIndexes"))
 
 
 def refuse_second_run(api: ClusterApi, owner: Owner, run_id: str) -> None:

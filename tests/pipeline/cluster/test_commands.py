@@ -192,3 +192,49 @@ def test_cancelling_a_stage_leaves_jobs_of_pipelines_alone(make_cluster):
     process.communicate()
     assert done.returncode == 0, done.stderr
     assert standalone(cluster) == [f"train-{RUN8}"]
+
+
+def test_a_stage_on_two_machines_is_followed_by_the_log_of_the_first(make_cluster):
+    cluster = make_cluster(
+        train={0: [Step("exit", log=("leader",), seconds=1)], 1: [Step("exit", log=("other",), seconds=2)]}
+    )
+    done = call(cluster.kubeconfig, "job", "--stage", "train", "runtime.nodes=2", "runtime.gpus=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["leader"]
+    (name,) = standalone(cluster)
+    assert f"{name} runs on 2 machines; this is the log of index 0, make logs STAGE=train INDEX=0 ... 1" in done.stderr
+    job = cluster.api.objects["jobs"][name]
+    assert job["spec"]["completions"] == 2
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["--config", "tiny", "runtime.nodes=2", "runtime.gpus=2"]
+    assert {"name": "LEADER_ADDRESS", "value": f"{name}-0.train"} in container["env"]
+    other = call(cluster.kubeconfig, "logs", "--stage", "train", "--index", "1")
+    assert other.returncode == 0, other.stderr
+    assert other.stdout.splitlines() == ["other"]
+    for index, told in (("2", "has no machine with index 2: it has indexes 0 to 1"), ("x", "INDEX=x is no machine's")):
+        wrong = call(cluster.kubeconfig, "logs", "--stage", "train", "--index", index)
+        assert wrong.returncode == 2
+        assert told in wrong.stderr
+
+
+def test_the_machines_of_a_stage_are_those_of_the_clusters_own_configuration(make_cluster):
+    cluster = make_cluster()
+    text = "extends: llama3-8b\nprofile: llama3-8b\nruntime:\n  nodes: 3\n"
+    cluster.api.put("configmaps", {"metadata": {"name": "pipeline-config"}, "data": {"config.yaml": text}})
+    assert call(cluster.kubeconfig, "job", "--stage", "evaluate", "--no-follow").returncode == 0
+    assert call(cluster.kubeconfig, "job", "--stage", "train", "--config", "tiny", "--no-follow").returncode == 0
+    assert call(cluster.kubeconfig, "job", "--stage", "analyze", "--no-follow").returncode == 0
+    jobs = {name.split("-")[0]: cluster.api.objects["jobs"][name]["spec"] for name in standalone(cluster)}
+    assert {stage: spec.get("completions") for stage, spec in jobs.items()} == {
+        "evaluate": 3,
+        "train": None,
+        "analyze": None,
+    }
+
+
+def test_status_counts_the_machines_that_run(make_cluster, tmp_path):
+    cluster = make_cluster(train={0: [Step("hang")], 1: [Step("unschedulable", seconds=60)]})
+    assert call(cluster.kubeconfig, "job", "--stage", "train", "--no-follow", "runtime.nodes=2").returncode == 0
+    done = call(cluster.kubeconfig, "status", f"runtime.output_dir={tmp_path}/nothing")
+    assert done.returncode == 0, done.stderr
+    assert f"    train        1/2 machines running; index 1 queued: {NO_GPU}" in done.stdout.splitlines()

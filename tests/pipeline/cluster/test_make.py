@@ -12,7 +12,7 @@ from pipeline_common.stages import REPOSITORY
 
 def would_run(*arguments: str) -> str:
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    for name in ("PROFILE", "STAGE", "RUN", "ARGS"):
+    for name in ("PROFILE", "STAGE", "RUN", "ARGS", "INDEX"):
         outside.pop(name, None)
     done = subprocess.run(
         ["make", "--dry-run", *arguments], cwd=REPOSITORY, env=outside, capture_output=True, text=True, check=True
@@ -32,6 +32,7 @@ def would_run(*arguments: str) -> str:
         (["pipeline", "ARGS=--force"], "pipeline --force"),
         (["status"], "status"),
         (["logs"], 'logs --stage ""'),
+        (["logs", "STAGE=train", "INDEX=1"], 'logs --stage "train" --index 1'),
         (["cancel", "RUN=0123abcd"], 'cancel --stage "" --run-id 0123abcd'),
     ],
 )

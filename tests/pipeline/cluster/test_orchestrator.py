@@ -156,10 +156,9 @@ class Strike:
         ([Step("exit", 2, log=("no such key",))], 2, "failed", "exit code 2 (configuration or usage"),
         ([Step("exit", 3, log=("rows are missing",))], 3, "failed", "exit code 3 (an input is missing"),
         ([Step("oom", log=("step 12",))] * 3, 137, "failed", "ran out of memory (OOMKilled, exit code 137)"),
-        ([Step("exit", 143, log=("saved",))] * 3, 143, "stopped", "stopped with its state saved"),
         ([Step("unschedulable"), Step("deadline")], None, "failed", "DeadlineExceeded: activeDeadlineSeconds 3600"),
     ],
-    ids=["code 1", "code 2", "code 3", "out of memory", "stopped", "deadline"],
+    ids=["code 1", "code 2", "code 3", "out of memory", "deadline"],
 )
 def test_a_failed_stage_ends_the_run_with_its_reason_in_every_place(make_cluster, steps, code, state, told):
     cluster = make_cluster(train=steps)
@@ -193,7 +192,7 @@ def test_a_mended_run_forgets_the_failure(make_cluster):
 
 def test_what_passes_is_waited_for_and_explained(make_cluster):
     told = {
-        "suspended": "train: queued: the Job is suspended until there is quota for it",
+        "suspended": "train: queued: suspended by its queue until there is quota for it",
         "quota": "train: queued: FailedCreate: Error creating: pods is forbidden: exceeded quota: gpus",
         "unschedulable": f"train: queued: {NO_GPU}",
         "image": "waiting: the image cannot be pulled "

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from pipeline_common.config import load_config
-from pipeline_common.stages import REPOSITORY, STAGE_NAMES, plan_run
+from pipeline_common.stages import REPOSITORY, STAGE_NAMES, find_stage, plan_run
 from tests.pipeline.cluster.running import Cluster, wait_for
 from tests.servers.kubelet import stage_template
 
@@ -68,18 +68,7 @@ class RealCluster(Cluster):
     def apply_template(self, stage: str, script: str) -> None:
         template = stage_template(stage)
         template["spec"]["concurrencyPolicy"] = "Forbid"
-        job = template["spec"]["jobTemplate"]["spec"]
-        job["podReplacementPolicy"] = "Failed"
-        job["podFailurePolicy"] = {
-            "rules": [
-                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                {
-                    "action": "FailJob",
-                    "onExitCodes": {"containerName": "stage", "operator": "In", "values": [2, 3, 4]},
-                },
-            ]
-        }
-        spec = job["template"]["spec"]
+        spec = template["spec"]["jobTemplate"]["spec"]["template"]["spec"]
         spec["terminationGracePeriodSeconds"] = 1
         (container,) = spec["containers"]
         # The arguments that the orchestrator sets follow as $0, $1, ...
@@ -195,6 +184,49 @@ def test_an_evicted_stage_is_tried_again(cluster):
     assert not job["status"].get("failed"), "an eviction is no failure of the stage"
 
 
+def test_machines_find_each_other_by_name(cluster):
+    before(cluster, "train")
+    kubectl("-n", cluster.namespace, "apply", "-f", "-", text=json.dumps(headless_service("train")))
+    find = "until nslookup $LEADER_ADDRESS >/dev/null 2>&1; do sleep 1; done; echo found $LEADER_ADDRESS; sleep 5"
+    cluster.apply_template("train", find)
+    stderr = finish(start(cluster, "runtime.nodes=2"), 0)
+    assert "/2 machines running" in stderr
+    (job,) = (job for name, job in cluster.jobs().items() if name.startswith("train"))
+    assert job["status"]["completedIndexes"] == "0-1"
+
+
+def test_the_machine_that_fails_is_named(cluster):
+    before(cluster, "train")
+    cluster.apply_template("train", '[ "$JOB_COMPLETION_INDEX" = 1 ] && { echo it broke; exit 2; }; sleep 600')
+    stderr = finish(start(cluster, "runtime.nodes=2"), 3)
+    assert "train (index 1 of 2 machines) ended with exit code 2" in stderr
+    assert cluster.failure("train")["log"] == ["it broke"]
+
+
+def test_a_suspended_stage_goes_on_when_it_is_resumed(cluster):
+    """What Kueue does to preempt a stage; being told to stop must not use up its attempts."""
+    before(cluster, "train")
+    cluster.apply_template("train", "trap 'exit 143' TERM; sleep 20 & wait")
+    process = start(cluster)
+    for _ in range(4):
+        wait_for(lambda: any(pod["status"]["phase"] == "Running" for pod in cluster.pods("train")), "it runs", 180)
+        (name,) = (name for name in cluster.jobs() if name.startswith("train"))
+        patch = ("-n", cluster.namespace, "patch", "job", name, "--type=merge", "-p")
+        kubectl(*patch, '{"spec": {"suspend": true}}')
+        wait_for(lambda: not cluster.pods("train"), "its pods are gone", 60)
+        kubectl(*patch, '{"spec": {"suspend": false}}')
+    stderr = finish(process, 0)
+    assert "suspended by its queue" in stderr
+    (job,) = (job for job in cluster.jobs().values() if job["metadata"]["name"].startswith("train"))
+    assert not job["status"].get("failed")
+
+
+def headless_service(stage: str) -> dict[str, Any]:
+    selector = {"app.kubernetes.io/component": stage}
+    spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": stage}, "spec": spec}
+
+
 @pytest.mark.parametrize("code", [1, 2, 3, 137])
 def test_a_failed_stage_ends_the_run(cluster, code):
     before(cluster, "train")
@@ -285,12 +317,15 @@ def test_a_job_made_from_a_template_passes_a_server_side_dry_run(cluster):
     """`make job`'s Job as the API server sees it: defaulted and validated, nothing kept."""
     from jobs.pipeline.cluster.api import ClusterApi
     from jobs.pipeline.cluster.connection import connect
+    from jobs.pipeline.cluster.machines import Machines, spread_job
     from jobs.pipeline.cluster.templates import stage_job
 
     api = ClusterApi(connect(cluster.namespace))
     for stage in STAGE_NAMES:
         template = api.get("cronjobs", stage)
         assert template is not None
-        made = api.create("jobs", stage_job(template, stage, "0123abcd", ["--config", "tiny"]), dry_run=True)
-        assert made["spec"]["podFailurePolicy"]["rules"][0]["action"] == "Ignore"
+        job = stage_job(template, stage, "0123abcd", ["--config", "tiny"])
+        for machines in (Machines(), Machines(nodes=4)):
+            made = api.create("jobs", spread_job(job, find_stage(stage), machines), dry_run=True)
+            assert made["spec"]["podFailurePolicy"]["rules"][0]["action"] == "Ignore"
     assert cluster.jobs() == {}

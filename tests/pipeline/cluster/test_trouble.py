@@ -110,6 +110,61 @@ def test_a_missing_secret_or_owner_is_named(make_cluster, missing):
     assert cluster.api.requests == []
 
 
+AWAY = {
+    "bucket": (
+        {
+            "ARTIFACTS_URI": "s3://made/artifacts",
+            "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+            "AWS_ACCESS_KEY_ID": "made",
+            "AWS_SECRET_ACCESS_KEY": "made",
+        },
+        1,
+        "the bucket's server is away (EndpointConnectionError); check AWS_ENDPOINT_URL_S3",
+    ),
+    "key of the bucket": (
+        {
+            "ARTIFACTS_URI": "s3://made/artifacts",
+            "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+            "AWS_ACCESS_KEY_ID": "",
+            "AWS_SECRET_ACCESS_KEY": "",
+        },
+        2,
+        "no complete credentials (NoCredentialsError); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    ),
+    "database": (
+        {"DATABASE_URL": "postgresql+psycopg2://made:hunter2@127.0.0.1:9/results"},
+        1,
+        "the database postgresql+psycopg2://made:***@127.0.0.1:9/results cannot be used",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", AWAY)
+def test_a_store_that_cannot_be_reached_is_told_before_any_job_exists(make_cluster, what):
+    settings, code, told = AWAY[what]
+    cluster = make_cluster("artifacts.give_up_after_s=1", "database.give_up_after_s=1")
+    nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(cluster.folder)}
+    done = cluster.run(**nowhere, **settings)
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr.splitlines()[-1]
+    assert "hunter2" not in done.stderr
+    assert cluster.made == 0
+
+
+def test_a_quota_of_jobs_that_is_used_up_is_told(make_cluster):
+    cluster = make_cluster()
+    publish(cluster)
+    refusal = (
+        'jobs.batch "train-x" is forbidden: exceeded quota: jobs, requested: count/jobs.batch=1, used: 9, limited: 9'
+    )
+    cluster.api.faults = [Fault("create", "jobs", 403, message=refusal)]
+    done = cluster.run()
+    assert done.returncode == 3, done.stderr
+    assert "a quota of namespace alignment is used up" in done.stderr
+    assert "remove finished Jobs, or raise it" in done.stderr
+    assert "Role" not in done.stderr, "no right is missing"
+
+
 def test_a_second_pipeline_of_the_same_run_is_refused(make_cluster):
     cluster = make_cluster(train=[Step("hang")])
     publish(cluster)
