@@ -33,7 +33,9 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
 def test_the_walk_sees_the_whole_house():
     rooms = {path.relative_to(REPOSITORY).parts[:2] for path in CODE}
     assert len(CODE) > 50
-    assert {("jobs", name) for name in (*STAGE_NAMES, "pipeline", "calibrate", "compare", "export", "prune", "schemas")} <= rooms
+    assert {
+        ("jobs", name) for name in (*STAGE_NAMES, "pipeline", "calibrate", "compare", "export", "prune", "schemas")
+    } <= rooms
 
 
 def test_common_code_never_imports_jobs():

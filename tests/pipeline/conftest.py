@@ -18,9 +18,12 @@ class Walks:
 
 @pytest.fixture(scope="session")
 def walks(tmp_path_factory) -> Walks:
-    """`tiny` twice from nothing, side by side on two cores; then `tiny-harmful` into the first one's output."""
+    """`tiny` twice from nothing, side by side on two cores; then `tiny-harmful` into the first one's output.
+
+    The second one's console is for machines.
+    """
     first, second = tmp_path_factory.mktemp("first") / "output", tmp_path_factory.mktemp("second") / "output"
-    running = [(start(output, "tiny"), output) for output in (first, second)]
+    running = [(start(first, "tiny"), first), (start(second, "tiny", LOG_FORMAT="json"), second)]
     tiny, again = [finish(process, output) for process, output in running]
     assert tiny.code == 0, tiny.stderr
     assert again.code == 0, again.stderr

@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -157,6 +158,26 @@ def test_gate_exits_4_on_damage(walks):
     gated = finish(start(walks.tiny.output, "tiny-harmful", "analyze.gate=true"), walks.tiny.output)
     assert gated.code == 4, gated.stderr
     assert "Verdict: damaged" in gated.stdout
+    suites = ElementTree.parse(gated.artifact("analyze") / "junit.xml").getroot()
+    assert int(suites.get("failures")) >= 2
+
+
+def test_for_machines_every_line_is_one_object_and_the_last_tells_the_end(walks):
+    """All five stages, with what their libraries warn of."""
+    walk = walks.again_from_scratch
+    told = [json.loads(line) for line in (walk.stderr + walk.stdout).splitlines()]
+    assert {entry["stage"] for entry in told} == {*STAGE_NAMES, "pipeline"}
+    assert {"time", "level", "stage", "logger", "message"} <= set.intersection(*(set(entry) for entry in told))
+    (line,) = walk.stdout.splitlines()
+    end = json.loads(line)["summary"]
+    assert end["verdict"] == "no damage found"
+    assert [stage["state"] for stage in end["stages"].values()] == ["done"] * 5
+    assert Path(end["report"]).is_file()
+
+
+def test_people_get_a_table_of_the_stages(walks):
+    for stage in STAGE_NAMES:
+        assert re.search(rf"^ {stage} +│ done .*│ {stage}/[0-9a-f]+ *$", walks.tiny.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("word", [str(REPOSITORY), "Traceback"])

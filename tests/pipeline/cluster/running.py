@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jobs.pipeline.results import failure_key
+from pipeline_common import provenance
 from pipeline_common.artifacts import DirectoryStore
 from pipeline_common.config import load_config
 from pipeline_common.database import Database, write_rows
@@ -95,6 +96,7 @@ class Cluster:
                 run_id=self.plan.run_id,
                 files=list_files(files),
                 summary=summary,
+                provenance=provenance.collect(provenance.now(), 1),
             ),
         )
 
