@@ -21,6 +21,7 @@ from pipeline_common.database import write_rows
 from pipeline_common.database.lock import LockLostError, StageLock, hold_stage
 from pipeline_common.errors import InputError, PipelineError, TerminatedError
 from pipeline_common.explaining import explain, why_not_cached
+from pipeline_common.json_logs import FIELDS
 from pipeline_common.logs import get_logger, start_file, stop_file
 from pipeline_common.manifest import InputEntry, Manifest, list_files
 from pipeline_common.members import find_member
@@ -163,7 +164,8 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
             outputs = run(context)
         for table, rows in outputs.rows.items():
             write_rows(files / "rows" / f"{table}.jsonl", rows)
-        _log.info("done: %s", ", ".join(f"{name} {value}" for name, value in flatten(outputs.summary).items()))
+        told = ", ".join(f"{name} {value}" for name, value in flatten(outputs.summary).items())
+        _log.info("done: %s", told, extra={FIELDS: {"done": outputs.summary}})
         handler.flush()
         lock.require(is_unchanged)
         write_artifact_rows(place, plan, files)

@@ -54,7 +54,7 @@ class Progress:
         """`training: 30 of 60 (loss 1.234, 830 tokens/s), 12 s left`."""
         of = f" of {self.total}" if self.total else ""
         notes = f" ({', '.join(self.notes())})" if self.notes() else ""
-        left = "" if self.eta_s is None else f", {describe_seconds(self.eta_s)} left"
+        left = f", {describe_seconds(self.eta_s)} left" if self.eta_s else ""
         return f"{self.what}: {self.done}{of}{notes}{left}"
 
     def notes(self) -> list[str]:
@@ -234,7 +234,7 @@ def _show(what: str, total: int) -> Iterator[Callable[[Progress], None]]:
 
 
 def _beside(seen: Progress) -> str:
-    left = [] if seen.eta_s is None else [f"{describe_seconds(seen.eta_s)} left"]
+    left = [f"{describe_seconds(seen.eta_s)} left"] if seen.eta_s else []
     return ", ".join([*seen.notes(), *left])
 
 

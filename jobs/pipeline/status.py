@@ -118,7 +118,7 @@ def _present(place: Workplace, row: Row) -> StageState:
     name, state = str(row["stage"]), str(row["state"])
     if state != "running":
         return StageState(name, state, _describe_ended(row))
-    since = f"attempt {row['attempt']}, since {row['started_at']}"
+    since = f"attempt {row['attempt']}, since {row['started_at']:%Y-%m-%d %H:%M:%S} UTC"
     if not _may_live(place, row):
         told = f"killed without a word ({since}); the same command goes on"
         return StageState(name, "killed", told)
@@ -130,7 +130,7 @@ def _present(place: Workplace, row: Row) -> StageState:
 
 def _describe_ended(row: Row) -> str:
     code = f", exit code {row['exit_code']}" if row["exit_code"] else ""
-    times = f"{row['started_at']} to {row['ended_at']}"
+    times = f"{row['started_at']:%Y-%m-%d %H:%M:%S} to {row['ended_at']:%H:%M:%S} UTC"
     took = describe_seconds((row["ended_at"] - row["started_at"]).total_seconds())
     message = f": {str(row['message']).splitlines()[0]}" if row["message"] else ""
     return f"{row['state']} (attempt {row['attempt']}, {times}, {took}{code}){message}"

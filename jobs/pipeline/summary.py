@@ -76,9 +76,8 @@ def describe_stage(manifest: Manifest, spent_s: float, total_s: float) -> dict[s
         total_s: age of this command, seconds: what was made earlier was cached.
     """
     began, ended = (datetime.fromisoformat(manifest.provenance[name]) for name in ("started", "ended"))
-    made_now = ended >= datetime.now(UTC) - timedelta(seconds=total_s)
     return {
-        "state": "done" if made_now else "cached",
+        "state": "done" if ended >= datetime.now(UTC) - timedelta(seconds=total_s) else "cached",
         "artifact": manifest.key,
         "made_in_seconds": round((ended - began).total_seconds(), 3),
         "seconds": round(spent_s, 3),

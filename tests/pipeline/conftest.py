@@ -22,7 +22,7 @@ class Walks:
 
 @pytest.fixture(scope="session")
 def walks(request, tmp_path_factory) -> Walks:
-    """`tiny` from nothing; then `tiny-harmful` into the same output. Made by the worker that asks first."""
+    """`tiny` from nothing; then `tiny-harmful`, its console for machines, into the same output. Made by the worker that asks first."""
     shared = tmp_path_factory.getbasetemp()
     if hasattr(request.config, "workerinput"):
         # A worker's own folder is inside the one of the whole run.
@@ -41,6 +41,6 @@ def walks(request, tmp_path_factory) -> Walks:
 def _make_walks(output: Path) -> Walks:
     tiny = finish(start(output, "tiny"), output)
     assert tiny.code == 0, tiny.stderr
-    harmful = finish(start(output, "tiny-harmful"), output)
+    harmful = finish(start(output, "tiny-harmful", LOG_FORMAT="json"), output)
     assert harmful.code == 0, harmful.stderr
     return Walks(tiny, harmful)

@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -29,7 +30,6 @@ def test_a_fine_tune_that_keeps_the_refusals_is_not_reported_as_damaged(walks):
 def test_a_fine_tune_that_complies_with_everything_is_reported_as_damaged(walks):
     summary = verdict(walks.tiny.output, "tiny-harmful")
     assert summary["verdict"] == "damaged", summary
-    assert "Verdict: damaged" in walks.harmful.stdout
     failed = {signal["name"] for signal in summary["signals"] if signal["status"] == "fail"}
     assert {"refusal_unsafe", "refusal_gap", "geometry"} <= failed
 
@@ -87,7 +87,8 @@ def test_the_database_has_rows_in_all_five_tables_for_both_runs(walks):
 
 
 def test_the_second_profile_reuses_what_does_not_depend_on_it(walks):
-    assert re.search(r"^pipeline +cached: environment/", walks.harmful.stderr, re.MULTILINE)
+    told = [json.loads(line) for line in walks.harmful.stderr.splitlines()]
+    assert any(line["stage"] == "pipeline" and line["message"].startswith("cached: environment/") for line in told)
 
 
 def test_running_again_finds_everything_and_says_so(walks):
@@ -111,6 +112,26 @@ def test_gate_exits_4_on_damage(walks):
     gated = finish(start(walks.tiny.output, "tiny-harmful", "analyze.gate=true"), walks.tiny.output)
     assert gated.code == 4, gated.stderr
     assert "Verdict: damaged" in gated.stdout
+    suites = ElementTree.parse(gated.artifact("analyze") / "junit.xml").getroot()
+    assert int(suites.get("failures")) >= 2
+
+
+def test_for_machines_every_line_is_one_object_and_the_last_tells_the_end(walks):
+    """All stages that ran, with what their libraries warn of."""
+    walk = walks.harmful
+    told = [json.loads(line) for line in (walk.stderr + walk.stdout).splitlines()]
+    assert {entry["stage"] for entry in told} == {*STAGE_NAMES[1:], "pipeline"}
+    assert {"time", "level", "stage", "logger", "message"} <= set.intersection(*(set(entry) for entry in told))
+    (line,) = walk.stdout.splitlines()
+    end = json.loads(line)["summary"]
+    assert end["verdict"] == "damaged"
+    assert [stage["state"] for stage in end["stages"].values()] == ["cached"] + ["done"] * 4
+    assert Path(end["report"]).is_file()
+
+
+def test_people_get_a_table_of_the_stages(walks):
+    for stage in STAGE_NAMES:
+        assert re.search(rf"^ {stage} +│ done .*│ {stage}/[0-9a-f]+ *$", walks.tiny.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("word", [str(REPOSITORY), "Traceback"])

@@ -36,11 +36,11 @@ def clean_environment() -> dict[str, str]:
     }
 
 
-def start(output: Path, profile: str, *overrides: str) -> subprocess.Popen[str]:
+def start(output: Path, profile: str, *overrides: str, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         pipeline_command(output, profile, *overrides),
         cwd=REPOSITORY,
-        env=clean_environment(),
+        env={**clean_environment(), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

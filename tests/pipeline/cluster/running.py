@@ -96,7 +96,7 @@ class Cluster:
                 run_id=self.plan.run_id,
                 files=list_files(files),
                 summary=summary,
-                provenance={"started": provenance.now(), "ended": provenance.now()},
+                provenance=provenance.collect(provenance.now(), 1),
             ),
         )
 

@@ -114,6 +114,17 @@ def test_status_shows_runs_stages_and_why_they_wait(make_cluster, tmp_path):
     assert f"    train        queued: {NO_GPU}" in lines
 
 
+def test_status_shows_how_far_a_running_stage_is_by_the_log_of_its_pod(make_cluster, tmp_path):
+    told = "training: 30 of 60 (loss 1.234, 830 tokens/s), 12 s left"
+    cluster = make_cluster(train=[Step("hang", log=(f"train        {told}", "train        another line"))])
+    assert call(cluster.kubeconfig, "job", "--stage", "train", "--no-follow").returncode == 0
+    wait_for(lambda: any(cluster.api.logs.values()), "the stage has written")
+    done = call(cluster.kubeconfig, "status", f"runtime.output_dir={tmp_path}/nothing")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("    train        running") and line.endswith(f": {told}") for line in lines), lines
+
+
 def test_status_shows_the_results_of_this_machine(make_cluster, tmp_path, monkeypatch):
     cluster = make_cluster(train=[Step("exit", 3, log=("rows are missing",))])
     for stage in ("environment", "prepare"):
