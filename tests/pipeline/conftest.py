@@ -22,7 +22,10 @@ class Walks:
 
 @pytest.fixture(scope="session")
 def walks(request, tmp_path_factory) -> Walks:
-    """`tiny` from nothing; then `tiny-harmful`, its console for machines, into the same output. Made by the worker that asks first."""
+    """`tiny` from nothing; then `tiny-harmful`, its console for machines, into the same output.
+
+    Made by the worker that asks first.
+    """
     shared = tmp_path_factory.getbasetemp()
     if hasattr(request.config, "workerinput"):
         # A worker's own folder is inside the one of the whole run.

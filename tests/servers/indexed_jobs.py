@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
-from tests.servers.kubelet import FINAL_CODES, TOLD_TO_STOP, Kubelet, Step
+from tests.servers.kubelet import Kubelet, Script, Step
+from tests.servers.stage_templates import FINAL_CODES, TOLD_TO_STOP
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 FAILURES = "batch.kubernetes.io/job-index-failure-count"
@@ -26,9 +27,7 @@ class IndexedJob:
         script: steps of every index, or index -> steps; an index without any ends well.
     """
 
-    def __init__(
-        self, kubelet: Kubelet, job: Mapping[str, Any], script: Sequence[Step] | Mapping[int, Sequence[Step]]
-    ) -> None:
+    def __init__(self, kubelet: Kubelet, job: Mapping[str, Any], script: Script) -> None:
         self.kubelet, self.job, self.name = kubelet, job, job["metadata"]["name"]
         self.count = int(job["spec"]["completions"])
         assert job["spec"]["parallelism"] == self.count, "the machines of a stage run at once"

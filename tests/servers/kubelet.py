@@ -14,10 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.servers.kubernetes_api import KubernetesApi, now
+from tests.servers.stage_templates import BACKOFF_LIMIT, FINAL_CODES, TOLD_TO_STOP
 
-BACKOFF_LIMIT = 2
-FINAL_CODES = [2, 3, 4]
-TOLD_TO_STOP = 143
 _UNTIL_S = 60.0
 NO_GPU = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: 0/1 nodes are available."
 
@@ -55,47 +53,6 @@ class Step:
 
 Script = Sequence[Step] | Mapping[int, Sequence[Step]]
 """Of a Job's pod, or of each index of an Indexed Job."""
-
-
-def failure_policy() -> dict[str, Any]:
-    """As in `k8s/base/pipeline/patches/every-stage.yaml`."""
-    codes = {"containerName": "stage", "operator": "In"}
-    return {
-        "rules": [
-            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            {"action": "Ignore", "onExitCodes": {**codes, "values": [TOLD_TO_STOP]}},
-            {"action": "FailJob", "onExitCodes": {**codes, "values": FINAL_CODES}},
-        ]
-    }
-
-
-def stage_template(stage: str) -> dict[str, Any]:
-    """A CronJob as `k8s/pipeline.yaml` has it, in short."""
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "CronJob",
-        "metadata": {"name": stage, "labels": {"app.kubernetes.io/name": "alignment-pipeline"}},
-        "spec": {
-            "schedule": "0 0 31 2 *",
-            "suspend": True,
-            "jobTemplate": {
-                "metadata": {"labels": {"app.kubernetes.io/name": "alignment-pipeline"}},
-                "spec": {
-                    "backoffLimit": BACKOFF_LIMIT,
-                    "podReplacementPolicy": "Failed",
-                    "podFailurePolicy": failure_policy(),
-                    "activeDeadlineSeconds": 3600,
-                    "template": {
-                        "metadata": {"labels": {"app.kubernetes.io/name": "alignment-pipeline"}},
-                        "spec": {
-                            "restartPolicy": "Never",
-                            "containers": [{"name": "stage", "image": "made", "args": ["--config", "tiny"]}],
-                        },
-                    },
-                },
-            },
-        },
-    }
 
 
 class Kubelet:

@@ -23,7 +23,7 @@ import yaml
 from pipeline_common.config import load_config
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES, find_stage, plan_run
 from tests.pipeline.cluster.running import Cluster, wait_for
-from tests.servers.kubelet import stage_template
+from tests.servers.stage_templates import stage_template
 
 pytestmark = pytest.mark.cluster
 IMAGE = os.environ.get("CLUSTER_TEST_IMAGE", "busybox:1.36")
