@@ -34,7 +34,7 @@ def run(context: Context) -> Outputs:
         InputError: prompts, models or activations that cannot be measured.
     """
     config = context.config.evaluate
-    clock = PhaseClock()
+    clock = context.clock
     models = resolved_models(context)
     selected = select_prompts(
         read_prompts(context.input_file("prepare", "prompts.parquet")),
@@ -42,7 +42,8 @@ def run(context: Context) -> Outputs:
         config.seed,
         floor=config.min_prompts_per_class,
     )
-    placement, degradations = choose_pair_placement(context)
+    with clock.phase("imports"):
+        placement, degradations = choose_pair_placement(context)
     reading = read_pair(context, models, placement, selected, clock)
     with clock.phase("geometry"):
         geometry, diagnostics = _measure_geometry(context, reading)
