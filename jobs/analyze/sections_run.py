@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from jobs.analyze import formatting as form
@@ -11,11 +12,13 @@ from jobs.analyze.blocks import Figure, Section, Table, bullets, facts_table, te
 from jobs.analyze.evidence import Evidence
 from jobs.analyze.figures.style import Picture
 from jobs.analyze.formatting import Line, line
+from jobs.analyze.sections_cost import show_cost, total_seconds
 from pipeline_common import provenance
 from pipeline_common.config import flatten
 
 _MAX_FACTS: Final = 120
 _MAX_LIST: Final = 12
+_SECONDS: Final = form.Form(lambda value: f"{value:.1f}")
 # Where it ran is no part of the result, and differs between two machines that agree.
 _ELSEWHERE: Final = ("runtime.", "artifacts.", "database.")
 
@@ -26,6 +29,7 @@ def build_run_sections(evidence: Evidence, pictures: Mapping[str, Picture]) -> t
         _show_training(evidence, pictures),
         _show_data(evidence),
         _show_degradations(evidence),
+        show_cost(evidence),
         _show_provenance(evidence),
     )
 
@@ -54,19 +58,22 @@ def _show_degradations(evidence: Evidence) -> Section:
 
 def _show_provenance(evidence: Evidence) -> Section:
     code = provenance.commit()
+    config = flatten(evidence.config.model_dump(mode="json"))
+    settings = {key: value for key, value in config.items() if not key.startswith(_ELSEWHERE)}
     facts = [
         ("run", line(evidence.run_id)),
         ("profile", line(evidence.config.profile)),
         ("base model", line(evidence.models.base.title)),
         ("adapter", line(evidence.manifests["train"].key)),
+        ("base activations", line(evidence.base_activations)),
+        ("sha256 of the configuration", line(_digest_settings(settings))),
         ("code of this report", line(_describe_code(code["commit"], code["dirty"]))),
     ]
     checks = [
         (line(str(check.get("name"))), line(str(check.get("status"))), line(str(check.get("detail", ""))))
         for check in evidence.environment.get("checks", [])
     ]
-    config = flatten(evidence.config.model_dump(mode="json"))
-    settings = [(key, line(_show_value(value))) for key, value in config.items() if not key.startswith(_ELSEWHERE)]
+    shown = [(key, line(_show_value(value))) for key, value in settings.items()]
     return Section(
         "provenance",
         "Provenance",
@@ -74,10 +81,11 @@ def _show_provenance(evidence: Evidence) -> Section:
             facts_table("This run", facts),
             _stage_table(evidence),
             _origin_table(evidence),
+            _file_table(evidence),
             facts_table("Machines", list(_list_machines(evidence))),
             _package_table(evidence),
             Table("Checks of the machine", ("check", "status", "finding"), tuple(checks), folded=True, numeric=False),
-            facts_table("Configuration", settings, note="Where it ran is left out.", folded=True),
+            facts_table("Configuration", shown, note="Where it ran is left out.", folded=True),
             text("Files of this artifact:"),
             bullets(
                 ["figures/*.svg and *.png", "report.html, report.md", "summary.json", "manifest.json with every sha256"]
@@ -95,7 +103,7 @@ def _stage_table(evidence: Evidence) -> Table:
                 line(name),
                 line(manifest.key),
                 line(str(origin.get("ended") or "unknown")[:19]),
-                line(_seconds(origin)),
+                form.number(total_seconds(origin), _SECONDS, absent="unknown"),
                 line(str(origin.get("attempt", "unknown"))),
                 line(manifest.run_id),
             )
@@ -117,6 +125,20 @@ def _origin_table(evidence: Evidence) -> Table:
     ]
     columns = ("stage", "sha256 of its manifest", "code", "image", "command")
     return Table("Digests, code and images", columns, tuple(rows), folded=True, numeric=False)
+
+
+def _digest_settings(settings: Mapping[str, Any]) -> str:
+    """Of the settings below as JSON with sorted keys and no spaces."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _file_table(evidence: Evidence) -> Table:
+    rows = [
+        (line(f"{name}/{entry.path}"), form.number(entry.size, form.COUNT), line(entry.sha256))
+        for name, manifest in evidence.manifests.items()
+        for entry in manifest.files
+    ]
+    return Table("Files of these artifacts", ("file", "bytes", "sha256"), tuple(rows), folded=True, numeric=False)
 
 
 def _package_table(evidence: Evidence) -> Table:
@@ -153,14 +175,6 @@ def _describe_code(commit: str | None, dirty: bool | None) -> str:
     if commit is None:
         return "commit unknown"
     return f"{commit}{' with uncommitted changes' if dirty else ''}"
-
-
-def _seconds(origin: Mapping[str, Any]) -> str:
-    try:
-        spent = datetime.fromisoformat(origin["ended"]) - datetime.fromisoformat(origin["started"])
-    except KeyError:
-        return "unknown"
-    return f"{spent.total_seconds():.1f}"
 
 
 def _list_facts(facts: Mapping[str, Any], source: str) -> Iterator[tuple[str, Line]]:

@@ -57,6 +57,7 @@ def draw_figures(evidence: Evidence) -> dict[str, Picture]:
     from jobs.analyze.figures.aqi import draw_aqi
     from jobs.analyze.figures.behaviour import draw_behaviour
     from jobs.analyze.figures.layers import draw_layers
+    from jobs.analyze.figures.paired import draw_paired
     from jobs.analyze.figures.projection import draw_projection
     from jobs.analyze.figures.training import draw_training
 
@@ -66,6 +67,7 @@ def draw_figures(evidence: Evidence) -> dict[str, Picture]:
         draw_aqi(measures),
         draw_layers(measures),
         draw_projection(evidence.embeddings["base"], evidence.embeddings["tuned"], labels),
+        draw_paired(evidence.points),
         draw_behaviour(measures),
         draw_training(evidence.training),
     )

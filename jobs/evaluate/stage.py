@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ def run(context: Context) -> Outputs:
     )
     with clock.phase("imports"):
         placement, degradations = choose_pair_placement(context)
+        import_module("jobs.evaluate.model_reading")
     reading = read_pair(context, models, placement, selected, clock)
     with clock.phase("geometry"):
         geometry, diagnostics = _measure_geometry(context, reading)

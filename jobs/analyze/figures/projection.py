@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.analyze.figures.style import INK, PAPER, SAFE, UNSAFE, Picture, finish, house_style, new_figure, put_legend
-
-_MANY = 1500
-"""From so many prompts on the points are pixels inside the SVG: paths would make it megabytes."""
+from jobs.analyze.figures.paired import LABELS, MANY, draw_points
+from jobs.analyze.figures.style import INK, PAPER, Picture, finish, house_style, new_figure, put_legend
 
 
 def project(
@@ -47,19 +46,9 @@ def draw_projection(base: NDArray[np.float32], tuned: NDArray[np.float32], label
         figure = new_figure(3.4, gap=0.06)
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
         for axes, title, plane in zip(panels, ("base", "tuned"), (base_plane, tuned_plane), strict=True):
-            for label, rows, colour, marker in (("safe", ~unsafe, SAFE, "o"), ("unsafe", unsafe, UNSAFE, "^")):
-                axes.scatter(
-                    plane[rows, 0],
-                    plane[rows, 1],
-                    s=16,
-                    marker=marker,
-                    facecolors="none",
-                    edgecolors=colour,
-                    linewidths=0.9,
-                    alpha=0.75,
-                    label=f"{label} prompt",
-                    rasterized=len(labels) > _MANY,
-                )
+            for label in LABELS:
+                rows = unsafe == (label == "unsafe")
+                draw_points(axes, plane[rows].tolist(), label, gid=f"points-{title}-{label}", many=len(labels) > MANY)
                 middle = plane[rows].mean(axis=0)
                 axes.plot(*middle, marker="+", color=PAPER, markersize=15, markeredgewidth=3.0, zorder=4)
                 axes.plot(*middle, marker="+", color=INK, markersize=12, markeredgewidth=1.4, zorder=5)
@@ -68,7 +57,7 @@ def draw_projection(base: NDArray[np.float32], tuned: NDArray[np.float32], label
             axes.set_xlabel(f"axis 1 ({100 * shares[0]:.2g} % of base variance)")
         panels[0].set_ylabel(f"axis 2 ({100 * shares[1]:.2g} %)")
         put_legend(figure, panels[0])
-        return finish(
+        picture = finish(
             figure,
             "projection",
             f"Two scatter plots of {len(labels)} prompts in one plane, base and tuned; {int(unsafe.sum())} unsafe "
@@ -76,3 +65,11 @@ def draw_projection(base: NDArray[np.float32], tuned: NDArray[np.float32], label
             "The representation that is scored, on the two principal axes of the base model; crosses: group means. A "
             "flat picture of many dimensions: for looking only, no score is computed from it.",
         )
+    moved = np.linalg.norm(tuned_plane - base_plane, axis=1)
+    groups = {
+        f"points-{title}-{label}": tuple(np.flatnonzero(unsafe == (label == "unsafe")).tolist())
+        for title in ("base", "tuned")
+        for label in LABELS
+    }
+    order = tuple(np.argsort(-moved, kind="stable").tolist())
+    return replace(picture, points={} if len(labels) > MANY else groups, order=order)
