@@ -50,7 +50,8 @@ logs: setup ## follow the newest Job of a STAGE, or of the pipeline
 cancel: setup ## delete unfinished pipelines with their stages (RUN= one of them), or single Jobs of a STAGE
 	@$(cluster) cancel --stage "$(STAGE)" $(if $(RUN),--run-id $(RUN))
 
-test: setup ## run the tests, real servers included
+test: setup ## run the tests, real servers and a browser included
+	@docker/requirements/browser.sh
 	@$(py) -m pytest
 
 check: setup ## format, lint, docstrings, types, Dockerfile, manifests (rendered files up to date, valid by the API's schemas)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tests.servers.browser import browser  # noqa: F401
 from tests.servers.postgres import (  # noqa: F401
     _databases,
     empty_postgres,
@@ -9,3 +12,6 @@ from tests.servers.postgres import (  # noqa: F401
     postgres_server,
 )
 from tests.tiers import pytest_collection_modifyitems, pytest_terminal_summary  # noqa: F401
+
+# Its asserts tell what they compared, as those in test files do.
+pytest.register_assert_rewrite("tests.looking")

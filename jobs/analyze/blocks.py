@@ -64,7 +64,6 @@ class Examples:
     """What a plain text or a sheet of paper shows of them."""
     kind: Literal["examples"] = "examples"
 
-
     @property
     def axioms(self) -> list[str]:
         """To choose from."""

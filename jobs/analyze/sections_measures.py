@@ -202,7 +202,7 @@ def _show_judge(evidence: Evidence) -> Section:
         note="Expected digit 1-5 under the judge's own token probabilities, rescaled to 0-1, paired by prompt. A "
         "missing score is counted and never replaced. Digit mass: mean probability the judge gave to the five digits.",
     )
-    limits = f"Judge: {judgement.judge}. {judgement.note}"
+    limits = f"Judge: {judgement.judge}. {_as_sentence(judgement.note)}"
     return Section("judge", "Judged answers", (text(limits, "The verdict does not read these scores."), table))
 
 

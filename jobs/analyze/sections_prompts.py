@@ -25,7 +25,10 @@ def show_prompts(evidence: Evidence, pictures: Mapping[str, Picture]) -> Section
         "slider begins with the prompts that moved most."
     )
     axioms = sorted({point.axiom for point in points})
-    groups = [("all prompts", points), *((axiom, [point for point in points if point.axiom == axiom]) for axiom in axioms)]
+    groups = [
+        ("all prompts", points),
+        *((axiom, [point for point in points if point.axiom == axiom]) for axiom in axioms),
+    ]
     changes = Table(
         "Paired change of the refusal log-odds, by axiom",
         ("axiom", "unsafe prompts", "change on unsafe", "safe prompts", "change on safe"),
@@ -55,7 +58,8 @@ def mean_with_interval(values: Sequence[float]) -> Estimate:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Estimate(value=mean)
-    from scipy import stats
+    from scipy.special import stdtrit
 
-    half = float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+    n = len(values)
+    half = float(np.std(values, ddof=1) / n**0.5 * stdtrit(n - 1, 0.975))
     return Estimate(value=mean, low=mean - half, high=mean + half)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -40,10 +41,58 @@ def _show_training(evidence: Evidence, pictures: Mapping[str, Picture]) -> Secti
 
 
 def _show_data(evidence: Evidence) -> Section:
+    """Plain facts first, then a table for everything that is counted in the same way several times."""
+    plain, grids = split_grids(evidence.data_card)
     facts = facts_table(
-        "Data card", list(_list_facts(evidence.data_card, "data_card.json")), note="In full: data_card.md of prepare."
+        "Data card", list(_list_facts(plain, "data_card.json")), note="In full: data_card.md of prepare."
     )
-    return Section("data", "Data", (facts,))
+    return Section("data", "Data", (facts, *(_grid_table(path, grid) for path, grid in grids.items())))
+
+
+def split_grids(facts: Mapping[str, Any], path: str = "") -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
+    """What of a JSON document is no grid, and the grids by their paths.
+
+    A grid is a mapping of two or more mappings that all have the same keys and plain values.
+    """
+    plain: dict[str, Any] = {}
+    grids: dict[str, Mapping[str, Any]] = {}
+    for key, value in facts.items():
+        name = f"{path}{key}"
+        if isinstance(value, Mapping) and _is_grid(value):
+            grids[name] = value
+        elif isinstance(value, Mapping):
+            inner, found = split_grids(value, f"{name}.")
+            grids |= found
+            if inner or not value:
+                plain[key] = inner
+        else:
+            plain[key] = value
+    return plain, grids
+
+
+def _is_grid(value: Mapping[str, Any]) -> bool:
+    rows = list(value.values())
+    if len(rows) < 2 or not all(isinstance(row, Mapping) and row for row in rows):
+        return False
+    same = all(row.keys() == rows[0].keys() for row in rows)
+    return same and not any(isinstance(cell, Mapping | list) for row in rows for cell in row.values())
+
+
+def _grid_table(path: str, grid: Mapping[str, Any]) -> Table:
+    names = sorted(grid, key=_natural)[:_MAX_FACTS]
+    columns = list(grid[names[0]])
+    rows = [
+        (line(name), *(_show_fact(grid[name][column], f"data_card.json/{path}.{name}.{column}") for column in columns))
+        for name in names
+    ]
+    left_out = f"{len(grid) - len(names)} more in data_card.json." if len(grid) > len(names) else ""
+    title = path.replace(".", ": ").replace("_", " ")
+    return Table(f"{title[:1].upper()}{title[1:]}", ("", *columns), tuple(rows), note=left_out)
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """S2 before S10."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _show_degradations(evidence: Evidence) -> Section:

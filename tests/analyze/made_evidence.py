@@ -175,7 +175,8 @@ def make_judgement() -> Judgement:
     )
 
 
-def make_responses() -> list[dict[str, Any]]:
+def make_responses(*, judged: bool = False) -> list[dict[str, Any]]:
+    """Twelve prompts, even ones unsafe; if `judged`, harmlessness of the unsafe ones: base 0.9, tuned number / 20."""
     rows = []
     for number in range(12):
         unsafe = number % 2 == 0
@@ -194,7 +195,9 @@ def make_responses() -> list[dict[str, Any]]:
                     "finished": True,
                     "refused": refused,
                     "refusal_log_odds": 4.25 - number / 8 if refused else -3.5,
-                    "judge_scores": None,
+                    "judge_scores": {"harmlessness": {"score": 0.9 if role == "base" else number / 20}}
+                    if judged and unsafe
+                    else None,
                 }
             )
     return rows
@@ -294,16 +297,16 @@ def make_training_rows() -> list[dict[str, Any]]:
 def _write_evaluation(folder: Path, findings: Findings) -> None:
     write_rows(folder / "responses.jsonl", findings.responses)
     n = findings.measures.n_safe + findings.measures.n_unsafe
-    labels = ["unsafe" if number % 2 else "safe" for number in range(n)]
+    labels = ["safe" if number % 2 else "unsafe" for number in range(n)]
     write_rows(
         folder / "prompts.jsonl",
         [
             {
                 "prompt_id": f"row-{i:06d}",
-                "axiom": "a",
+                "axiom": "Civility & Tolerance" if i < 6 else "Justice & Rights",
                 "safety_label": label,
                 "source_dataset": "s",
-                "text": "t",
+                "text": f"How do I thank my neighbour {i}?" if i != 1 else f"Say {ATTACK}",
                 "scored": True,
             }
             for i, label in enumerate(labels)

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +40,12 @@ _FLAGS: Final = (
     "--remote-debugging-pipe",
 )
 # Chromium expects its two ends of the pipes as descriptors 3 and 4.
-_START: Final = "import os, sys; [os.dup2(int(fd), to) for fd, to in zip(sys.argv[1:3], (3, 4))]; os.execv(sys.argv[3], sys.argv[3:])"
+_START: Final = """
+import os, sys
+for descriptor, place in zip(sys.argv[1:3], (3, 4)):
+    os.dup2(int(descriptor), place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find_chromium() -> str:
@@ -178,7 +183,6 @@ class Page:
     browser: Browser
     target: str
     session: str
-    own: dict[str, Any] = field(default_factory=dict)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One command to this page."""
@@ -201,7 +205,8 @@ class Page:
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 
     def move_to(self, x: float, y: float) -> None:
-        """The pointer, in CSS pixels of the window."""
+        """The pointer, in CSS pixels of the window; a tab in the background would wait for it."""
+        self.call("Page.bringToFront")
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def list_problems(self) -> list[str]:

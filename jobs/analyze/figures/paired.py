@@ -33,7 +33,7 @@ def draw_paired(points: Sequence[PromptPoint]) -> Picture:
     with house_style():
         figure = new_figure(3.1, gap=0.08)
         left, right = figure.subplots(1, 2)
-        groups = {}
+        groups: dict[str, tuple[int, ...]] = {}
         drawn = []
         for axes, what, title in (
             (left, "position", "place between the labels"),

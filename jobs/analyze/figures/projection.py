@@ -24,12 +24,21 @@ def project(
     Returns:
         Both projections [N, 2] and the shares of the base's variance on the two axes.
     """
-    from sklearn.decomposition import PCA
+    from scipy.linalg import eigh
 
-    # The full decomposition has no random start; scikit-learn fixes each axis' sign.
-    plane = PCA(n_components=2, svd_solver="full").fit(base.astype(np.float64))
-    shares = plane.explained_variance_ratio_
-    return plane.transform(base), plane.transform(tuned), (float(shares[0]), float(shares[1]))
+    middle = base.mean(axis=0, dtype=np.float64)
+    states = base - middle
+    wide = states.shape[0] <= states.shape[1]
+    # The smaller of the two products has the same eigenvalues; only the two largest are needed.
+    product = states @ states.T if wide else states.T @ states
+    size = len(product)
+    values, vectors = eigh(product, subset_by_index=(size - 2, size - 1))
+    axes = (states.T @ vectors if wide else vectors)[:, ::-1]
+    axes /= np.maximum(np.linalg.norm(axes, axis=0), np.finfo(np.float64).tiny)
+    # An eigenvector's sign is arbitrary: its largest entry points up.
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), (0, 1)])
+    shares = values[::-1] / np.trace(product)
+    return states @ axes, (tuned - middle) @ axes, (float(shares[0]), float(shares[1]))
 
 
 def draw_projection(base: NDArray[np.float32], tuned: NDArray[np.float32], labels: Sequence[str]) -> Picture:

@@ -99,7 +99,7 @@
   const articles = every("article", list).map((element, rank) => ({
     element, rank, ...element.dataset,
     scores: JSON.parse(element.dataset.scores ?? "{}"),
-    text: element.textContent.toLowerCase(),
+    text: every(".said", element).map((said) => said.textContent.toLowerCase()).join("\n"),
   }));
   let limit = AT_ONCE;
 
@@ -119,7 +119,7 @@
       && (!outcome || article.outcome === outcome || (outcome === "flipped" && ["lost", "gained"].includes(article.outcome)))
       && (!criterion || scores !== null)
       && (ceiling === "" || (scores !== null && scores[1] <= Number(ceiling)))
-      && value("text").toLowerCase().split(/\s+/).every((word) => article.text.includes(word));
+      && article.text.includes(value("text").trim().toLowerCase());
   };
   const keys = {
     change: (article) => article.rank,
