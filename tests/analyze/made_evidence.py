@@ -209,6 +209,8 @@ class Findings:
 
     measures: Measures
     responses: list[dict[str, Any]]
+    width: int = 8
+    """Of the scored states."""
 
 
 def publish_findings(store: DirectoryStore, plan: Any, scratch: Path, findings: Findings) -> dict[str, Manifest]:
@@ -314,7 +316,7 @@ def _write_evaluation(folder: Path, findings: Findings) -> None:
     )
     random = np.random.default_rng(7)
     side = np.asarray([label == "unsafe" for label in labels], dtype=np.float64)
-    base = random.normal(size=(n, 8))
+    base = random.normal(size=(n, findings.width))
     base[:, 0] += 4 * side
     tuned = base + random.normal(scale=0.3, size=base.shape)
     save_file(
@@ -325,7 +327,12 @@ def _write_evaluation(folder: Path, findings: Findings) -> None:
 
 
 def make_context(
-    folder: Path, *, measures: Measures | None = None, overrides: tuple[str, ...] = (), responses: Any = None
+    folder: Path,
+    *,
+    measures: Measures | None = None,
+    overrides: tuple[str, ...] = (),
+    responses: Any = None,
+    width: int = 8,
 ) -> Context:
     """A Context over a real directory store and a real SQLite database below `folder`."""
     config = load_config("tiny", [f"runtime.output_dir={folder / 'output'}", *overrides])
@@ -333,7 +340,7 @@ def make_context(
     store = DirectoryStore(folder / "artifacts")
     database = Database(f"sqlite:///{folder / 'results.db'}", connect_timeout_s=5)
     database.migrate()
-    findings = Findings(measures or make_measures(), make_responses() if responses is None else responses)
+    findings = Findings(measures or make_measures(), make_responses() if responses is None else responses, width)
     manifests = publish_findings(store, plan, folder / "scratch", findings)
     for name in ("work", "files"):
         (folder / name).mkdir(parents=True, exist_ok=True)
