@@ -34,6 +34,17 @@ NOTHING = Estimate(value=None)
 EMPTY = Indices(xbi=None, chi=None, aqi=NOTHING, f2=NOTHING, r2_adj=None)
 NO_JUDGE = Judgement(status="not_measured", judge=None, note="evaluate.judge.kind is none")
 ATTACK = "<script>alert('x')</script> | **bold** ``` [link](http://evil.example/) & \"quoted\""
+SPENT = {
+    "phases": [
+        {"phase": "load", "kind": "load", "seconds": 10.25},
+        {"phase": "the work", "kind": "compute", "seconds": 50.0},
+        {"phase": "rows into the database", "kind": "rows", "seconds": 0.5},
+    ],
+    "peak_mib": 1700.4,
+    "peak_gpu_mib": None,
+}
+"""Of 72.5 seconds; artifacts made before this was recorded have none of it, like that of environment here."""
+BASE_ACTIVATIONS = "cached from base_activations/0123456789abcdef"
 MASKED_KERNEL = Degradation(
     stage="train", name="no 4-bit kernel", detail="LoRA without quantisation: <libcuda> not found"
 )
@@ -261,6 +272,7 @@ def publish_findings(store: DirectoryStore, plan: Any, scratch: Path, findings: 
                 entry.stage: InputEntry(key=manifests[entry.stage].key, manifest_sha256=manifests[entry.stage].digest())
                 for entry in stage.inputs
             },
+            summary={"base_activations": BASE_ACTIVATIONS} if stage.name == "evaluate" else {},
             degradations=degradations.get(stage.name, ()),
             provenance={
                 "commit": "c0ffee" * 6 + "abcd",
@@ -272,6 +284,7 @@ def publish_findings(store: DirectoryStore, plan: Any, scratch: Path, findings: 
                 "started": "2026-01-01T10:00:00.000+00:00",
                 "ended": "2026-01-01T10:01:12.500+00:00",
                 "attempt": 1,
+                **({} if stage.name == "environment" else SPENT),
             },
         )
         store.publish(folder, manifest)
