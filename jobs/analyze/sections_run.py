@@ -87,7 +87,7 @@ def _grid_table(path: str, grid: Mapping[str, Any]) -> Table:
     ]
     left_out = f"{len(grid) - len(names)} more in data_card.json." if len(grid) > len(names) else ""
     title = path.replace(".", ": ").replace("_", " ")
-    return Table(f"{title[:1].upper()}{title[1:]}", ("", *columns), tuple(rows), note=left_out)
+    return Table(f"{title[:1].upper()}{title[1:]}", ("name", *columns), tuple(rows), note=left_out)
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:

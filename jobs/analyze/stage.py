@@ -27,16 +27,19 @@ def run(context: Context) -> Outputs:
         InputError: an input is not what its stage should have written.
     """
     # Matplotlib, scikit-learn and Jinja take a second to import: only when the stage really runs.
-    from jobs.analyze.evidence import read_evidence
-    from jobs.analyze.report import write_reports
-    from jobs.analyze.summary import build_rows, build_summary
+    with context.clock.phase("imports"):
+        from jobs.analyze.evidence import read_evidence
+        from jobs.analyze.report import write_reports
+        from jobs.analyze.summary import build_rows, build_summary
 
     evidence = read_evidence(context)
     verdict = evidence.verdict
-    pictures = draw_figures(evidence)
-    for picture in pictures.values():
-        picture.write(context.files / "figures")
-    sizes = write_reports(evidence, pictures, context.files)
+    with context.clock.phase("figures"):
+        pictures = draw_figures(evidence)
+        for picture in pictures.values():
+            picture.write(context.files / "figures")
+    with context.clock.phase("reports"):
+        sizes = write_reports(evidence, pictures, context.files)
     content = json.dumps(build_summary(evidence), indent=2, ensure_ascii=False, allow_nan=False)
     (context.files / "summary.json").write_text(f"{content}\n", encoding="utf-8")
     _log.info("verdict: %s", verdict.headline)

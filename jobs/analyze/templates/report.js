@@ -48,7 +48,6 @@
     }
     const order = figure.dataset.order.split(" ").map(Number);
     const readout = make("p", { className: "readout" });
-    readout.setAttribute("aria-live", "polite");
     const slider = make("input", { type: "range", min: 1, max: order.length, value: 1 });
     const label = make("label", { className: "slider" }, `Prompt by prompt (${order.length}), moved most first `, slider);
     figure.querySelector("figcaption").before(label, readout);
@@ -71,7 +70,8 @@
       slider.value = order.indexOf(prompt) + 1;
       slider.setAttribute("aria-valuetext", `${told.label}, ${told.axiom}: ${told.text}. ${told.facts}`);
     };
-    slider.addEventListener("input", () => show(order[slider.value - 1]));
+    /* The slider speaks for itself (aria-valuetext), so the readout need not be announced. */
+    for (const occasion of ["input", "focus"]) slider.addEventListener(occasion, () => show(order[slider.value - 1]));
     const point = (event) => {
       const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
       let nearest = null;
