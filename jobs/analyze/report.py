@@ -76,7 +76,8 @@ def build_content(
     return {
         "script": Markup(script),  # noqa: S704 - our own file
         "script_digest": f"sha256-{digest}",
-        "prompts": [point.to_row() for point in evidence.points],
+        # Of more prompts than a figure has marks for, none can be pointed at.
+        "prompts": [point.to_row() for point in evidence.points] if any(map(_is_explored, pictures.values())) else [],
         "title": f"Alignment check of {evidence.config.prepare.dataset}",
         "first": first,
         "mark": _MARKS[first.label],
@@ -84,6 +85,10 @@ def build_content(
         "run_id": evidence.run_id,
         "style": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
     }
+
+
+def _is_explored(picture: Picture) -> bool:
+    return bool(picture.points)
 
 
 def make_environment(*folders: Path) -> Environment:
