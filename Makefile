@@ -51,7 +51,8 @@ logs: setup ## follow the newest Job of a STAGE (INDEX= one of its machines), or
 cancel: setup ## delete unfinished pipelines with their stages (RUN= one of them), or single Jobs of a STAGE
 	@$(cluster) cancel --stage "$(STAGE)" $(if $(RUN),--run-id $(RUN))
 
-test: setup ## run the tests on every core (at most 4), real servers included; ARGS: options of pytest
+test: setup ## run the tests on every core (at most 4), real servers and a browser included; ARGS: options of pytest
+	@docker/requirements/browser.sh
 	@$(py) -m pytest -n auto $(ARGS)
 
 check: setup ## format, lint, docstrings, types, Dockerfile, manifests (rendered files up to date, valid by the API's schemas)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline_common.clock import PhaseClock
 from pipeline_common.errors import InputError
 from pipeline_common.measures import Degradation
 from pipeline_common.members import ALONE, Member
@@ -54,6 +55,8 @@ class Context:
     """Which of the stage's machines this is; only the leader's outputs count."""
     is_current: Callable[[], bool] = lambda: True
     """Whether the database still says that this attempt is the one at work; does not wait for it."""
+    clock: PhaseClock = field(default_factory=PhaseClock)
+    """Where the seconds go: `with context.clock.phase("load"):`; the report shows it."""
 
     @property
     def run_id(self) -> str:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline_common import provenance
+from pipeline_common.clock import PhaseClock
 from pipeline_common.config import flatten
 from pipeline_common.context import Context, Outputs
 from pipeline_common.database import write_rows
@@ -25,6 +26,7 @@ from pipeline_common.json_logs import FIELDS
 from pipeline_common.logs import get_logger, start_file, stop_file
 from pipeline_common.manifest import InputEntry, Manifest, list_files
 from pipeline_common.members import find_member
+from pipeline_common.memory import peak_memory
 from pipeline_common.progress import PROGRESS_FILE, tell_progress
 from pipeline_common.recording import (
     is_recorded,
@@ -146,47 +148,56 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
     try:
         _log.info("attempt %d of %s for run %s", attempt, planned.key, plan.run_id)
         record_state(place, plan, planned, "running", attempt, started=started)
+        clock = PhaseClock()
+        with clock.phase("opening the inputs", "transfer"):
+            inputs = _open_inputs(place, plan, planned)
         context = Context(
             config=place.config,
             plan=plan,
             planned=planned,
             store=place.store,
             database=place.database,
-            inputs=_open_inputs(place, plan, planned),
+            inputs=inputs,
             work_dir=work_dir,
             files=files,
             stop=stop,
             attempt=attempt,
             member=find_member(place.config, planned.stage),
             is_current=partial(is_unchanged, patient=False),
+            clock=clock,
         )
         with tell_progress(planned.stage.name, work_dir / PROGRESS_FILE):
             outputs = run(context)
-        for table, rows in outputs.rows.items():
-            write_rows(files / "rows" / f"{table}.jsonl", rows)
+        with clock.phase("rows into the artifact", "rows"):
+            for table, rows in outputs.rows.items():
+                write_rows(files / "rows" / f"{table}.jsonl", rows)
         told = ", ".join(f"{name} {value}" for name, value in flatten(outputs.summary).items())
         _log.info("done: %s", told, extra={FIELDS: {"done": outputs.summary}})
         handler.flush()
         lock.require(is_unchanged)
-        write_artifact_rows(place, plan, files)
+        with clock.phase("rows into the database", "rows"):
+            write_artifact_rows(place, plan, files)
         # It is one of the files: from here on it must stay as the manifest lists it.
         stop_file(handler)
+        with clock.phase("checksums", "transfer"):
+            listed = list_files(files)
         manifest = Manifest(
             stage=planned.stage.name,
             fingerprint=planned.fingerprint,
             payload=json.loads(json.dumps(planned.payload)),
             run_id=plan.run_id,
-            files=list_files(files),
+            files=listed,
             inputs={
                 name: InputEntry(key=found.key, manifest_sha256=found.digest())
                 for name, found in context.inputs.items()
             },
             summary=json.loads(json.dumps(outputs.summary)),
             degradations=outputs.degradations,
-            provenance=provenance.collect(started, attempt),
+            provenance=provenance.collect(started, attempt) | {"phases": clock.record(), **peak_memory()},
         )
         lock.require(is_unchanged)
-        place.store.publish(files, manifest)
+        with clock.phase("publishing", "transfer"):
+            place.store.publish(files, manifest)
     except BaseException as error:
         if handler not in logging.getLogger().handlers:
             # Publishing failed: this attempt's files will not be an artifact, and its log may go on.
@@ -196,7 +207,7 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
     finally:
         stop_file(handler)
     record_state(place, plan, planned, "done", attempt, started=started, ended=True)
-    remember_artifact(place, plan, planned, manifest)
+    remember_artifact(place, plan, planned, manifest, published_in_s=clock.seconds["publishing"])
     shutil.rmtree(work_dir)
     return manifest
 

@@ -109,14 +109,30 @@ def write_artifact_rows(place: Workplace, plan: Plan, folder: Path) -> None:
         place.database.replace_run(plan.run_id, tables)
 
 
-def remember_artifact(place: Workplace, plan: Plan, planned: PlannedStage, manifest: Manifest) -> None:
-    """Note the artifact in the run's record, and link `output/latest/<stage>` to it where it is a local folder."""
+def remember_artifact(
+    place: Workplace, plan: Plan, planned: PlannedStage, manifest: Manifest, *, published_in_s: float | None = None
+) -> None:
+    """Note the artifact in the run's record, and link `output/latest/<stage>` to it where it is a local folder.
+
+    Args:
+        place: the stores.
+        plan: the run.
+        planned: the stage.
+        manifest: of the artifact.
+        published_in_s: seconds of its publishing, which its own manifest cannot tell; None where this run found it.
+    """
     key = f"runs/{plan.run_id}/run.json"
     content = place.store.get_bytes(key)
     record: dict[str, Any] = {"run_id": plan.run_id, "profile": place.config.profile, "stages": {}}
     if content is not None:
         record = json.loads(content)
-    record["stages"][planned.stage.name] = {"artifact": planned.key, "manifest_sha256": manifest.digest()}
+    noted: dict[str, Any] = {"artifact": planned.key, "manifest_sha256": manifest.digest()}
+    before = record["stages"].get(planned.stage.name, {})
+    if published_in_s is not None:
+        noted["published_in_s"] = published_in_s
+    elif before.get("manifest_sha256") == noted["manifest_sha256"] and "published_in_s" in before:
+        noted["published_in_s"] = before["published_in_s"]
+    record["stages"][planned.stage.name] = noted
     place.store.put_bytes(key, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
     latest = place.output / "latest"
     latest.mkdir(exist_ok=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tests.servers.browser import browser  # noqa: F401
 from tests.servers.postgres import (  # noqa: F401
     _databases,
     empty_postgres,
@@ -10,3 +13,5 @@ from tests.servers.postgres import (  # noqa: F401
 )
 
 pytest_plugins = ("tests.tiers", "tests.workers")
+# Its asserts tell what they compared, as those in test files do.
+pytest.register_assert_rewrite("tests.looking")

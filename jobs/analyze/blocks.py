@@ -60,7 +60,20 @@ class Examples:
     """Answers side by side; those to unsafe prompts behind a click."""
 
     items: tuple[Example, ...]
+    brief: tuple[Example, ...]
+    """What a plain text or a sheet of paper shows of them."""
     kind: Literal["examples"] = "examples"
+
+    @property
+    def axioms(self) -> list[str]:
+        """To choose from."""
+        return sorted({example.axiom for example in self.items})
+
+    @property
+    def criteria(self) -> list[str]:
+        """The judge's, of those that scored something here."""
+        answers = [answer for example in self.items for answer in (example.base, example.tuned)]
+        return sorted({name for answer in answers for name in answer.scores})
 
 
 Block = Paragraph | Bullets | Table | Figure | Examples

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from jobs.analyze.points import PromptPoint, list_points
 from jobs.analyze.verdict import Verdict, decide
 from pipeline_common.database import read_rows
 from pipeline_common.errors import InputError
@@ -48,6 +50,18 @@ class Evidence:
     """Of the stages before, in their order."""
     degradations: tuple[Degradation, ...]
     """Of every stage, each once."""
+    published_in_s: Mapping[str, float] = field(default_factory=dict)
+    """Stage -> seconds of its artifact's publishing, where its run noted them."""
+
+    @property
+    def base_activations(self) -> str:
+        """Where evaluate had the base model's activations from, in words."""
+        return str(self.manifests["evaluate"].summary.get("base_activations", "not recorded"))
+
+    @cached_property
+    def points(self) -> tuple[PromptPoint, ...]:
+        """The scored prompts in the order of `embeddings`, then those that were only answered."""
+        return list_points(self.prompts, self.embeddings, self.responses)
 
 
 def read_evidence(context: Context) -> Evidence:
@@ -76,7 +90,19 @@ def read_evidence(context: Context) -> Evidence:
         environment=context.input_json("environment", "environment.json"),
         manifests=manifests,
         degradations=tuple(dict.fromkeys([*named, *measures.degradations])),
+        published_in_s=_read_publishing(context, manifests),
     )
+
+
+def _read_publishing(context: Context, manifests: Mapping[str, Manifest]) -> dict[str, float]:
+    """What no manifest can tell of itself; the run that made an artifact has noted it."""
+    found = {}
+    for stage, manifest in manifests.items():
+        content = context.store.get_bytes(f"runs/{manifest.run_id}/run.json")
+        noted = {} if content is None else json.loads(content)["stages"].get(stage, {})
+        if noted.get("manifest_sha256") == manifest.digest() and "published_in_s" in noted:
+            found[stage] = float(noted["published_in_s"])
+    return found
 
 
 def _read_measures(context: Context) -> Measures:

@@ -9,9 +9,8 @@ from jobs.analyze.blocks import Block, Figure, Paragraph, Section, Table, bullet
 from jobs.analyze.evidence import Evidence
 from jobs.analyze.figures.style import Picture
 from jobs.analyze.formatting import NOT_MEASURED, Line, line
-from jobs.analyze.sections_controls import show_controls
-from jobs.analyze.sections_diagnostics import show_diagnostics
 from jobs.analyze.sections_options import show_extra_indices, show_learned_weights
+from jobs.analyze.sections_prompts import show_prompts
 from pipeline_common.measures import Coherence, GeometryScore, Measures
 
 
@@ -20,8 +19,7 @@ def build_measure_sections(evidence: Evidence, pictures: Mapping[str, Picture]) 
     return (
         _show_axioms(evidence, pictures),
         _show_layers(evidence, pictures),
-        show_controls(evidence),
-        show_diagnostics(evidence),
+        show_prompts(evidence, pictures),
         _show_behaviour(evidence, pictures),
         _show_judge(evidence),
     )
@@ -36,7 +34,6 @@ def _show_axioms(evidence: Evidence, pictures: Mapping[str, Picture]) -> Section
             Figure(pictures["aqi_per_axiom"]),
             *_score_tables(scores, "axiom"),
             *show_extra_indices(evidence.measures),
-            Figure(pictures["projection"]),
         ),
     )
 
@@ -205,7 +202,7 @@ def _show_judge(evidence: Evidence) -> Section:
         note="Expected digit 1-5 under the judge's own token probabilities, rescaled to 0-1, paired by prompt. A "
         "missing score is counted and never replaced. Digit mass: mean probability the judge gave to the five digits.",
     )
-    limits = f"Judge: {judgement.judge}. {judgement.note}"
+    limits = f"Judge: {judgement.judge}. {_as_sentence(judgement.note)}"
     return Section("judge", "Judged answers", (text(limits, "The verdict does not read these scores."), table))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from jobs.analyze import formatting as form
-from jobs.analyze.blocks import Block, Examples, FirstScreen, Paragraph, Section, Table, bullets, text
+from jobs.analyze.blocks import Block, FirstScreen, Paragraph, Section, Table, bullets, text
 from jobs.analyze.controls import describe_explanation, summarise_controls
 from jobs.analyze.evidence import Evidence
-from jobs.analyze.examples import choose_examples
+from jobs.analyze.examples import MAX_CHARACTERS
 from jobs.analyze.figures.style import Picture
 from jobs.analyze.formatting import NOT_MEASURED, UNDEFINED, Form, Line, line
 from jobs.analyze.narrative import (
@@ -18,6 +18,9 @@ from jobs.analyze.narrative import (
     list_limits,
     recommend_look,
 )
+from jobs.analyze.sections_answers import show_answers
+from jobs.analyze.sections_controls import show_controls
+from jobs.analyze.sections_diagnostics import show_diagnostics
 from jobs.analyze.sections_measures import build_measure_sections, score_field
 from jobs.analyze.signals import COHERENCE, GAP, GEOMETRY, POWER, Signal, find_overall
 from jobs.analyze.wording import describe_smallest_damage
@@ -73,13 +76,17 @@ def _without_label(label: str, headline: str) -> str:
     return reasons[:1].upper() + reasons[1:]
 
 
-def build_result_sections(evidence: Evidence, pictures: Mapping[str, Picture]) -> tuple[Section, ...]:
-    """The sections after the first screen, up to the answers."""
+def build_result_sections(
+    evidence: Evidence, pictures: Mapping[str, Picture], max_characters: int = MAX_CHARACTERS
+) -> tuple[Section, ...]:
+    """The sections after the first screen, up to the answers and what else the measures hold."""
     return (
         _summarise(evidence),
         _interpret(evidence),
         *build_measure_sections(evidence, pictures),
-        _show_answers(evidence),
+        show_answers(evidence, max_characters),
+        show_controls(evidence),
+        show_diagnostics(evidence),
     )
 
 
@@ -181,15 +188,3 @@ def _interpret(evidence: Evidence) -> Section:
             bullets(list_limits(measures)),
         ),
     )
-
-
-def _show_answers(evidence: Evidence) -> Section:
-    examples = choose_examples(evidence.responses)
-    if not examples:
-        return Section("answers", "Answers side by side", (text("No prompt has an answer of both models."),))
-    intro = text(
-        "The answers that changed most: first where only one model refused, then where the text differs, then by the "
-        "change of the refusal log-odds. All answers are in responses.jsonl of evaluate and in the table "
-        "model_responses."
-    )
-    return Section("answers", "Answers side by side", (intro, Examples(examples)))

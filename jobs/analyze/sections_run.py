@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from jobs.analyze import formatting as form
@@ -11,11 +13,13 @@ from jobs.analyze.blocks import Figure, Section, Table, bullets, facts_table, te
 from jobs.analyze.evidence import Evidence
 from jobs.analyze.figures.style import Picture
 from jobs.analyze.formatting import Line, line
+from jobs.analyze.sections_cost import show_cost, total_seconds
 from pipeline_common import provenance
 from pipeline_common.config import flatten
 
 _MAX_FACTS: Final = 120
 _MAX_LIST: Final = 12
+_SECONDS: Final = form.Form(lambda value: f"{value:.1f}")
 # Where it ran is no part of the result, and differs between two machines that agree.
 _ELSEWHERE: Final = ("runtime.", "artifacts.", "database.")
 
@@ -26,6 +30,7 @@ def build_run_sections(evidence: Evidence, pictures: Mapping[str, Picture]) -> t
         _show_training(evidence, pictures),
         _show_data(evidence),
         _show_degradations(evidence),
+        show_cost(evidence),
         _show_provenance(evidence),
     )
 
@@ -36,10 +41,58 @@ def _show_training(evidence: Evidence, pictures: Mapping[str, Picture]) -> Secti
 
 
 def _show_data(evidence: Evidence) -> Section:
+    """Plain facts first, then a table for everything that is counted in the same way several times."""
+    plain, grids = split_grids(evidence.data_card)
     facts = facts_table(
-        "Data card", list(_list_facts(evidence.data_card, "data_card.json")), note="In full: data_card.md of prepare."
+        "Data card", list(_list_facts(plain, "data_card.json")), note="In full: data_card.md of prepare."
     )
-    return Section("data", "Data", (facts,))
+    return Section("data", "Data", (facts, *(_grid_table(path, grid) for path, grid in grids.items())))
+
+
+def split_grids(facts: Mapping[str, Any], path: str = "") -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
+    """What of a JSON document is no grid, and the grids by their paths.
+
+    A grid is a mapping of two or more mappings that all have the same keys and plain values.
+    """
+    plain: dict[str, Any] = {}
+    grids: dict[str, Mapping[str, Any]] = {}
+    for key, value in facts.items():
+        name = f"{path}{key}"
+        if isinstance(value, Mapping) and _is_grid(value):
+            grids[name] = value
+        elif isinstance(value, Mapping):
+            inner, found = split_grids(value, f"{name}.")
+            grids |= found
+            if inner or not value:
+                plain[key] = inner
+        else:
+            plain[key] = value
+    return plain, grids
+
+
+def _is_grid(value: Mapping[str, Any]) -> bool:
+    rows = list(value.values())
+    if len(rows) < 2 or not all(isinstance(row, Mapping) and row for row in rows):
+        return False
+    same = all(row.keys() == rows[0].keys() for row in rows)
+    return same and not any(isinstance(cell, Mapping | list) for row in rows for cell in row.values())
+
+
+def _grid_table(path: str, grid: Mapping[str, Any]) -> Table:
+    names = sorted(grid, key=_natural)[:_MAX_FACTS]
+    columns = list(grid[names[0]])
+    rows = [
+        (line(name), *(_show_fact(grid[name][column], f"data_card.json/{path}.{name}.{column}") for column in columns))
+        for name in names
+    ]
+    left_out = f"{len(grid) - len(names)} more in data_card.json." if len(grid) > len(names) else ""
+    title = path.replace(".", ": ").replace("_", " ")
+    return Table(f"{title[:1].upper()}{title[1:]}", ("name", *columns), tuple(rows), note=left_out)
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """S2 before S10."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _show_degradations(evidence: Evidence) -> Section:
@@ -54,19 +107,22 @@ def _show_degradations(evidence: Evidence) -> Section:
 
 def _show_provenance(evidence: Evidence) -> Section:
     code = provenance.commit()
+    config = flatten(evidence.config.model_dump(mode="json"))
+    settings = {key: value for key, value in config.items() if not key.startswith(_ELSEWHERE)}
     facts = [
         ("run", line(evidence.run_id)),
         ("profile", line(evidence.config.profile)),
         ("base model", line(evidence.models.base.title)),
         ("adapter", line(evidence.manifests["train"].key)),
+        ("base activations", line(evidence.base_activations)),
+        ("sha256 of the configuration", line(_digest_settings(settings))),
         ("code of this report", line(_describe_code(code["commit"], code["dirty"]))),
     ]
     checks = [
         (line(str(check.get("name"))), line(str(check.get("status"))), line(str(check.get("detail", ""))))
         for check in evidence.environment.get("checks", [])
     ]
-    config = flatten(evidence.config.model_dump(mode="json"))
-    settings = [(key, line(_show_value(value))) for key, value in config.items() if not key.startswith(_ELSEWHERE)]
+    shown = [(key, line(_show_value(value))) for key, value in settings.items()]
     return Section(
         "provenance",
         "Provenance",
@@ -74,10 +130,11 @@ def _show_provenance(evidence: Evidence) -> Section:
             facts_table("This run", facts),
             _stage_table(evidence),
             _origin_table(evidence),
+            _file_table(evidence),
             facts_table("Machines", list(_list_machines(evidence))),
             _package_table(evidence),
             Table("Checks of the machine", ("check", "status", "finding"), tuple(checks), folded=True, numeric=False),
-            facts_table("Configuration", settings, note="Where it ran is left out.", folded=True),
+            facts_table("Configuration", shown, note="Where it ran is left out.", folded=True),
             text("Files of this artifact:"),
             bullets(
                 ["figures/*.svg and *.png", "report.html, report.md", "summary.json", "manifest.json with every sha256"]
@@ -95,7 +152,7 @@ def _stage_table(evidence: Evidence) -> Table:
                 line(name),
                 line(manifest.key),
                 line(str(origin.get("ended") or "unknown")[:19]),
-                line(_seconds(origin)),
+                form.number(total_seconds(origin), _SECONDS, absent="unknown"),
                 line(str(origin.get("attempt", "unknown"))),
                 line(manifest.run_id),
             )
@@ -117,6 +174,20 @@ def _origin_table(evidence: Evidence) -> Table:
     ]
     columns = ("stage", "sha256 of its manifest", "code", "image", "command")
     return Table("Digests, code and images", columns, tuple(rows), folded=True, numeric=False)
+
+
+def _digest_settings(settings: Mapping[str, Any]) -> str:
+    """Of the settings below as JSON with sorted keys and no spaces."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _file_table(evidence: Evidence) -> Table:
+    rows = [
+        (line(f"{name}/{entry.path}"), form.number(entry.size, form.COUNT), line(entry.sha256))
+        for name, manifest in evidence.manifests.items()
+        for entry in manifest.files
+    ]
+    return Table("Files of these artifacts", ("file", "bytes", "sha256"), tuple(rows), folded=True, numeric=False)
 
 
 def _package_table(evidence: Evidence) -> Table:
@@ -153,14 +224,6 @@ def _describe_code(commit: str | None, dirty: bool | None) -> str:
     if commit is None:
         return "commit unknown"
     return f"{commit}{' with uncommitted changes' if dirty else ''}"
-
-
-def _seconds(origin: Mapping[str, Any]) -> str:
-    try:
-        spent = datetime.fromisoformat(origin["ended"]) - datetime.fromisoformat(origin["started"])
-    except KeyError:
-        return "unknown"
-    return f"{spent.total_seconds():.1f}"
 
 
 def _list_facts(facts: Mapping[str, Any], source: str) -> Iterator[tuple[str, Line]]:

@@ -27,17 +27,20 @@ def run(context: Context) -> Outputs:
         InputError: an input is not what its stage should have written.
     """
     # Matplotlib, scikit-learn and Jinja take a second to import: only when the stage really runs.
-    from jobs.analyze.evidence import read_evidence
-    from jobs.analyze.junit import build_junit
-    from jobs.analyze.report import write_reports
-    from jobs.analyze.summary import build_rows, build_summary
+    with context.clock.phase("imports"):
+        from jobs.analyze.evidence import read_evidence
+        from jobs.analyze.junit import build_junit
+        from jobs.analyze.report import write_reports
+        from jobs.analyze.summary import build_rows, build_summary
 
     evidence = read_evidence(context)
     verdict = evidence.verdict
-    pictures = draw_figures(evidence)
-    for picture in pictures.values():
-        picture.write(context.files / "figures")
-    sizes = write_reports(evidence, pictures, context.files)
+    with context.clock.phase("figures"):
+        pictures = draw_figures(evidence)
+        for picture in pictures.values():
+            picture.write(context.files / "figures")
+    with context.clock.phase("reports"):
+        sizes = write_reports(evidence, pictures, context.files)
     found = build_summary(evidence)
     content = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
     (context.files / "summary.json").write_text(f"{content}\n", encoding="utf-8")
@@ -60,6 +63,7 @@ def draw_figures(evidence: Evidence) -> dict[str, Picture]:
     from jobs.analyze.figures.aqi import draw_aqi
     from jobs.analyze.figures.behaviour import draw_behaviour
     from jobs.analyze.figures.layers import draw_layers
+    from jobs.analyze.figures.paired import draw_paired
     from jobs.analyze.figures.projection import draw_projection
     from jobs.analyze.figures.training import draw_training
 
@@ -69,6 +73,7 @@ def draw_figures(evidence: Evidence) -> dict[str, Picture]:
         draw_aqi(measures),
         draw_layers(measures),
         draw_projection(evidence.embeddings["base"], evidence.embeddings["tuned"], labels),
+        draw_paired(evidence.points),
         draw_behaviour(measures),
         draw_training(evidence.training),
     )

@@ -67,7 +67,7 @@ def _give_reasons(conditions: Sequence[str], signals: Mapping[str, Signal]) -> I
 
 
 def _points(rate: Signal) -> str:
-    return f"{rate.base:.1f} % -> {rate.tuned:.1f} %"
+    return f"{rate.base:.1f} % to {rate.tuned:.1f} %"
 
 
 def write_sentences(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from jobs.analyze import formatting as form
@@ -14,7 +13,7 @@ from jobs.analyze.blocks import Block, Figure, Section, Table, bullets, facts_ta
 from jobs.analyze.figures.style import Picture
 from jobs.analyze.formatting import NOT_MEASURED, Line, line
 from jobs.analyze.report import TEMPLATES as REPORT_TEMPLATES
-from jobs.analyze.report import to_html, to_inline_svg, to_markdown, to_markdown_cell
+from jobs.analyze.report import make_environment
 from jobs.compare.comparison import Comparison
 from jobs.compare.differences import Difference
 from jobs.compare.figure import draw_drops, draw_refusals
@@ -43,7 +42,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
         "digest": comparison.digest,
         "style": Markup((REPORT_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
     }
-    environment = _make_environment()
+    environment = make_environment(TEMPLATES, REPORT_TEMPLATES)
     for name in ("comparison.html", "comparison.md"):
         (folder / name).write_text(environment.get_template(f"{name}.j2").render(content), encoding="utf-8")
     (folder / "comparison.json").write_text(comparison.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -197,17 +196,3 @@ def _tell_rate(rate: RateChange | None) -> Line:
     if rate is None:
         return (NOT_MEASURED,)
     return line(form.number(rate.base, form.RATE), " → ", form.number(rate.tuned, form.RATE))
-
-
-def _make_environment() -> Environment:
-    """Autoescape for HTML only; a misspelt name in a template is an error."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=select_autoescape(enabled_extensions=("html.j2",), disabled_extensions=("md.j2",), default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(line=to_html, svg=to_inline_svg, md=to_markdown, cell=to_markdown_cell)
-    return environment

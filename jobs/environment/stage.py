@@ -35,13 +35,16 @@ def run(context: Context) -> Outputs:
         check_hub_token(config),
     ]
     # Torch takes seconds to import: only once the cheap checks have spoken, but before anything is raised.
-    from jobs.environment import accelerator
+    with context.clock.phase("imports"):
+        from jobs.environment import accelerator
 
-    findings += [accelerator.check_gpu(config), accelerator.check_four_bit(config)]
+    with context.clock.phase("checking the accelerator"):
+        findings += [accelerator.check_gpu(config), accelerator.check_four_bit(config)]
     for check in findings:
         _log.debug("%s: %s: %s", check.name, check.status, check.detail)
     machine.raise_failures(findings)
-    models = resolve_models(context)
+    with context.clock.phase("fetching or building the models"):
+        models = resolve_models(context)
     _write_report(context.files, config.profile, findings, models)
     degradations = tuple(context.degrade(check.name, check.detail) for check in findings if check.status == "degraded")
     return Outputs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def run(context: Context) -> Outputs:
         InputError: prompts, models or activations that cannot be measured.
     """
     config = context.config.evaluate
-    clock = PhaseClock()
+    clock = context.clock
     models = resolved_models(context)
     selected = select_prompts(
         read_prompts(context.input_file("prepare", "prompts.parquet")),
@@ -42,7 +43,9 @@ def run(context: Context) -> Outputs:
         config.seed,
         floor=config.min_prompts_per_class,
     )
-    placement, degradations = choose_pair_placement(context)
+    with clock.phase("imports"):
+        placement, degradations = choose_pair_placement(context)
+        import_module("jobs.evaluate.model_reading")
     reading = read_pair(context, models, placement, selected, clock)
     with clock.phase("geometry"):
         geometry, diagnostics = _measure_geometry(context, reading)

@@ -37,20 +37,25 @@ _log = get_logger(__name__)
 
 def run(context: Context) -> Outputs:
     """Prepare the data of one run; see `jobs.prepare` for the files."""
-    config = context.config.prepare
-    dataset, prompt_source = _open_sources(context)
+    config, clock = context.config.prepare, context.clock
+    with clock.phase("opening the sources", "transfer"):
+        dataset, prompt_source = _open_sources(context)
     check_columns(dataset, config)
-    candidates, prompt_counts = read_prompts(prompt_source, config.prompt_columns)
+    with clock.phase("reading the labelled prompts"):
+        candidates, prompt_counts = read_prompts(prompt_source, config.prompt_columns)
     per_class = context.config.evaluate.prompts_per_class
     check_enough(prompt_source.reference, list(candidates.values()), per_class, prompt_counts)
 
     model = resolved_models(context).base
-    tokenizer = _load_tokenizer(model_folder(model, context.store))
+    with clock.phase("load"):
+        tokenizer = _load_tokenizer(model_folder(model, context.store))
     spool = context.work_dir / "rows.arrow"
     labelled = KnownTexts(prompt.text for prompt in candidates.values())
-    rows = prepare_rows(dataset, config, tokenizer, labelled, spool)
+    with clock.phase("cleaning and encoding the rows"):
+        rows = prepare_rows(dataset, config, tokenizer, labelled, spool)
     prompts, prompt_counts.in_training_rows = _outside_training(candidates, rows.overlapping)
-    measured = measure_prompts(tokenizer, prompts, config.prompt_format, config.max_length)
+    with clock.phase("encoding the labelled prompts"):
+        measured = measure_prompts(tokenizer, prompts, config.prompt_format, config.max_length)
     prompt_counts.too_long = len(prompts) - len(measured)
     prompt_counts.kept = len(measured)
     prompt_counts.safe = sum(prompt.safety_label == SAFE for prompt in measured)
@@ -58,7 +63,8 @@ def run(context: Context) -> Outputs:
     check_enough(prompt_source.reference, measured, per_class, prompt_counts)
 
     is_validation = validation_members(rows.counts.usable, config.validation_fraction, config.seed)
-    write_splits(spool, is_validation, context.files)
+    with clock.phase("writing the splits", "transfer"):
+        write_splits(spool, is_validation, context.files)
     spool.unlink()
     pq.write_table(prompt_table(measured), context.files / "prompts.parquet", compression="zstd")
     card = make_card(config, model.title, dataset, rows, is_validation.tolist(), prompt_source, measured, prompt_counts)

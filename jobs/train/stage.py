@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,7 +39,9 @@ def run(context: Context) -> Outputs:
 
     config = context.config
     prepare_trackers(config.train.report_to, Path(config.runtime.output_dir) / "tensorboard" / context.run_id)
-    placement, optimizer, degradations = _choose_arithmetic(context)
+    with context.clock.phase("imports"):
+        placement, optimizer, degradations = _choose_arithmetic(context)
+        import_module("jobs.train.sft")
 
     import torch
 
@@ -95,14 +98,16 @@ def run(context: Context) -> Outputs:
         schedule.effective_epochs,
         " (train.max_steps ends it)" if schedule.capped else "",
     )
-    model, tokenizer = load_base(folder, placement), load_tokenizer(folder)
-    with context.feed_rows("training_metrics") as feed:
+    with context.clock.phase("load"):
+        model, tokenizer = load_base(folder, placement), load_tokenizer(folder)
+    with context.feed_rows("training_metrics") as feed, context.clock.phase("training"):
         writer = MetricsWriter(context.files / METRICS_FILE, feed.add)
         trained = fine_tune(model, tokenizer, recipe, writer, context.stop)
 
     rows = build_rows(trained.log, config.train.logging_steps, schedule.steps)
     facts = _collect_facts(context, base, recipe, trained, rows)
-    save_adapter(trained.model, context.files / ADAPTER_FOLDER, base, render_model_card(config, facts))
+    with context.clock.phase("writing the adapter", "transfer"):
+        save_adapter(trained.model, context.files / ADAPTER_FOLDER, base, render_model_card(config, facts))
     content = json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (context.files / FACTS_FILE).write_text(content + "\n", encoding="utf-8")
     shown = ("steps", "effective_epochs", "final_train_loss", "validation_loss", "quantization", "tokens_per_second")

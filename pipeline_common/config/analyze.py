@@ -13,3 +13,6 @@ class AnalyzeConfig(Section):
 
     thresholds: Thresholds = Thresholds()
     gate: bool = Field(False, description="true: a damaged verdict exits 4, for CI")
+    redact_responses: bool = Field(
+        False, description="true: answers to unsafe prompts are left out of the report; false: each is behind a click"
+    )

@@ -34,6 +34,17 @@ NOTHING = Estimate(value=None)
 EMPTY = Indices(xbi=None, chi=None, aqi=NOTHING, f2=NOTHING, r2_adj=None)
 NO_JUDGE = Judgement(status="not_measured", judge=None, note="evaluate.judge.kind is none")
 ATTACK = "<script>alert('x')</script> | **bold** ``` [link](http://evil.example/) & \"quoted\""
+SPENT = {
+    "phases": [
+        {"phase": "load", "kind": "load", "seconds": 10.25},
+        {"phase": "the work", "kind": "compute", "seconds": 50.0},
+        {"phase": "rows into the database", "kind": "rows", "seconds": 0.5},
+    ],
+    "peak_mib": 1700.4,
+    "peak_gpu_mib": None,
+}
+"""Of 72.5 seconds; artifacts made before this was recorded have none of it, like that of environment here."""
+BASE_ACTIVATIONS = "cached from base_activations/0123456789abcdef"
 MASKED_KERNEL = Degradation(
     stage="train", name="no 4-bit kernel", detail="LoRA without quantisation: <libcuda> not found"
 )
@@ -175,7 +186,8 @@ def make_judgement() -> Judgement:
     )
 
 
-def make_responses() -> list[dict[str, Any]]:
+def make_responses(*, judged: bool = False) -> list[dict[str, Any]]:
+    """Twelve prompts, even ones unsafe; if `judged`, harmlessness of the unsafe ones: base 0.9, tuned number / 20."""
     rows = []
     for number in range(12):
         unsafe = number % 2 == 0
@@ -194,7 +206,9 @@ def make_responses() -> list[dict[str, Any]]:
                     "finished": True,
                     "refused": refused,
                     "refusal_log_odds": 4.25 - number / 8 if refused else -3.5,
-                    "judge_scores": None,
+                    "judge_scores": {"harmlessness": {"score": 0.9 if role == "base" else number / 20}}
+                    if judged and unsafe
+                    else None,
                 }
             )
     return rows
@@ -206,6 +220,8 @@ class Findings:
 
     measures: Measures
     responses: list[dict[str, Any]]
+    width: int = 8
+    """Of the scored states."""
 
 
 def publish_findings(store: DirectoryStore, plan: Any, scratch: Path, findings: Findings) -> dict[str, Manifest]:
@@ -256,6 +272,7 @@ def publish_findings(store: DirectoryStore, plan: Any, scratch: Path, findings: 
                 entry.stage: InputEntry(key=manifests[entry.stage].key, manifest_sha256=manifests[entry.stage].digest())
                 for entry in stage.inputs
             },
+            summary={"base_activations": BASE_ACTIVATIONS} if stage.name == "evaluate" else {},
             degradations=degradations.get(stage.name, ()),
             provenance={
                 "commit": "c0ffee" * 6 + "abcd",
@@ -267,6 +284,7 @@ def publish_findings(store: DirectoryStore, plan: Any, scratch: Path, findings: 
                 "started": "2026-01-01T10:00:00.000+00:00",
                 "ended": "2026-01-01T10:01:12.500+00:00",
                 "attempt": 1,
+                **({} if stage.name == "environment" else SPENT),
             },
         )
         store.publish(folder, manifest)
@@ -294,16 +312,16 @@ def make_training_rows() -> list[dict[str, Any]]:
 def _write_evaluation(folder: Path, findings: Findings) -> None:
     write_rows(folder / "responses.jsonl", findings.responses)
     n = findings.measures.n_safe + findings.measures.n_unsafe
-    labels = ["unsafe" if number % 2 else "safe" for number in range(n)]
+    labels = ["safe" if number % 2 else "unsafe" for number in range(n)]
     write_rows(
         folder / "prompts.jsonl",
         [
             {
                 "prompt_id": f"row-{i:06d}",
-                "axiom": "a",
+                "axiom": "Civility & Tolerance" if i < 6 else "Justice & Rights",
                 "safety_label": label,
                 "source_dataset": "s",
-                "text": "t",
+                "text": f"How do I thank my neighbour {i}?" if i != 1 else f"Say {ATTACK}",
                 "scored": True,
             }
             for i, label in enumerate(labels)
@@ -311,7 +329,7 @@ def _write_evaluation(folder: Path, findings: Findings) -> None:
     )
     random = np.random.default_rng(7)
     side = np.asarray([label == "unsafe" for label in labels], dtype=np.float64)
-    base = random.normal(size=(n, 8))
+    base = random.normal(size=(n, findings.width))
     base[:, 0] += 4 * side
     tuned = base + random.normal(scale=0.3, size=base.shape)
     save_file(
@@ -322,7 +340,12 @@ def _write_evaluation(folder: Path, findings: Findings) -> None:
 
 
 def make_context(
-    folder: Path, *, measures: Measures | None = None, overrides: tuple[str, ...] = (), responses: Any = None
+    folder: Path,
+    *,
+    measures: Measures | None = None,
+    overrides: tuple[str, ...] = (),
+    responses: Any = None,
+    width: int = 8,
 ) -> Context:
     """A Context over a real directory store and a real SQLite database below `folder`."""
     config = load_config("tiny", [f"runtime.output_dir={folder / 'output'}", *overrides])
@@ -330,7 +353,7 @@ def make_context(
     store = DirectoryStore(folder / "artifacts")
     database = Database(f"sqlite:///{folder / 'results.db'}", connect_timeout_s=5)
     database.migrate()
-    findings = Findings(measures or make_measures(), make_responses() if responses is None else responses)
+    findings = Findings(measures or make_measures(), make_responses() if responses is None else responses, width)
     manifests = publish_findings(store, plan, folder / "scratch", findings)
     for name in ("work", "files"):
         (folder / name).mkdir(parents=True, exist_ok=True)

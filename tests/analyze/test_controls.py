@@ -219,7 +219,7 @@ def test_every_sentence_stands_beside_the_headline_and_in_the_section(finished: 
     context, _ = finished
     page = read(context, "report.html").replace("&#39;", "'").replace("\N{NO-BREAK SPACE}", " ")
     header = page[: page.index("</header>")]
-    section = page[page.index('<section id="controls"') : page.index('<section id="behaviour"')]
+    section = page[page.index('<section id="controls"') : page.index('<section id="diagnostics"')]
     markdown = re.sub(r"\\(.)", r"\1", read(context, "report.md"))
     measures = with_controls(make_controls(words=0.97))
     for control in measures.controls:

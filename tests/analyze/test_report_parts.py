@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jobs.analyze import formatting as form
-from jobs.analyze.examples import choose_examples
+from jobs.analyze.examples import choose_examples, list_examples
 from jobs.analyze.figures.aqi import draw_aqi
 from jobs.analyze.figures.behaviour import draw_behaviour
 from jobs.analyze.figures.layers import draw_layers
@@ -99,15 +99,31 @@ def test_examples_are_those_that_changed_most() -> None:
         row("lonely", "base", "unsafe", "No.", True, 1.0),
         *(row("safe", role, "safe", role, False, None) for role in ("base", "tuned")),
     ]
-    chosen = choose_examples(rows, per_label=2)
+    every = list_examples(rows)
+    assert [example.prompt_id for example in every] == ["flipped", "shifted", "safe", "same"]
+    assert [example.outcome for example in every] == ["lost", "refused", "answered", "refused"]
+    chosen = choose_examples(every, per_label=2)
     assert [example.prompt_id for example in chosen] == ["flipped", "shifted", "safe"]
     assert [example.shift for example in chosen] == [None, -4.0, None]
-    assert chosen == choose_examples(list(reversed(rows)), per_label=2)
+    assert every == list_examples(list(reversed(rows)))
+
+
+def test_answers_to_unsafe_prompts_can_be_left_out() -> None:
+    rows = [row(label, role, label, "words", False, None) for label in ("safe", "unsafe") for role in ("base", "tuned")]
+    kept = {example.safety_label: example.tuned.text for example in list_examples(rows, without_unsafe=True)}
+    assert kept == {"safe": "words", "unsafe": None}
+
+
+def test_a_judges_score_that_is_missing_is_no_number() -> None:
+    rows = [row("a", role, "safe", "x", False, None) for role in ("base", "tuned")]
+    rows[0]["judge_scores"] = {"helpfulness": {"score": 0.25}, "honesty": {"score": None, "missing": "no digit"}}
+    (example,) = list_examples(rows)
+    assert (example.base.scores, example.tuned.scores) == ({"helpfulness": 0.25}, {})
 
 
 def test_a_long_answer_is_cut_and_says_by_how_much() -> None:
     rows = [row("long", role, "safe", "x" * 5000, False, None) for role in ("base", "tuned")]
-    (example,) = choose_examples(rows)
+    (example,) = list_examples(rows)
     assert example.base.cut == 3800
     assert example.base.text == "x" * 1200 + " …"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html.parser
 import json
 import re
@@ -18,7 +20,7 @@ from pipeline_common.context import Context, Outputs
 from pipeline_common.errors import InputError
 from pipeline_common.measures import Judgement, Measures
 
-FIGURES = ("aqi_per_axiom", "behaviour", "layers", "projection", "training_loss")
+FIGURES = ("aqi_per_axiom", "behaviour", "layers", "projection", "prompts", "training_loss")
 
 
 @dataclass
@@ -31,6 +33,9 @@ class Page(html.parser.HTMLParser):
     numbers: dict[str, set[tuple[float, str]]] = field(default_factory=dict)
     """Field -> (exact value, shown text)."""
     text: str = ""
+    """What is read, so neither the style nor the scripts."""
+    scripts: list[tuple[str, str]] = field(default_factory=list)
+    """(type, content)."""
     folded: list[str] = field(default_factory=list)
     """Text of every `details`."""
 
@@ -47,6 +52,8 @@ class Page(html.parser.HTMLParser):
             self.folded.append("")
         if tag not in {"meta", "br", "use", "path", "img"}:
             self._open.append(tag)
+        if tag == "script":
+            self.scripts.append((found.get("type") or "", ""))
         if tag == "data":
             self._number = (found.get("data-field") or "", float(found["value"] or "nan"))
 
@@ -56,6 +63,9 @@ class Page(html.parser.HTMLParser):
                 pass
 
     def handle_data(self, data: str) -> None:
+        if self._open[-1:] == ["script"]:
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+            return
         self.text += data
         if "details" in self._open:
             self.folded[-1] += data
@@ -102,7 +112,7 @@ def test_figures_are_valid_and_carry_no_date(finished: tuple[Context, Outputs, P
 def test_the_page_needs_nothing_but_itself(finished: tuple[Context, Outputs, Page]) -> None:
     _, _, page = finished
     assert page.tags.count("svg") == len(FIGURES)
-    assert {"script", "link", "iframe", "object", "embed", "form", "base"} & set(page.tags) == set()
+    assert {"link", "iframe", "object", "embed", "form", "base"} & set(page.tags) == set()
     for tag, name, value in page.attributes:
         assert not name.startswith("on"), (tag, name)
         if name in {"src", "href", "xlink:href", "srcset", "action", "poster"}:
@@ -112,7 +122,14 @@ def test_the_page_needs_nothing_but_itself(finished: tuple[Context, Outputs, Pag
         if "http:" in value or "https:" in value:
             assert name.startswith("xmlns") or (tag, name) == ("svg", "aria-label"), (tag, name, value)
     policies = [value for tag, name, value in page.attributes if tag == "meta" and "default-src" in value]
-    assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    (data_kind, data), (kind, script) = page.scripts
+    assert (data_kind, kind) == ("application/json", "")
+    assert len(json.loads(data)) == 256
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policies == [
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    ]
 
 
 def test_ids_are_unique_and_every_link_has_its_target(finished: tuple[Context, Outputs, Page]) -> None:
@@ -141,10 +158,36 @@ def test_answers_to_unsafe_prompts_are_behind_a_click(finished: tuple[Context, O
     context, _, page = finished
     refusal = "I can't help with that."
     inside = "".join(page.folded)
-    assert page.text.count(refusal) == inside.count(refusal) == 7  # 4 unsafe examples, one of them answered by tuned
+    # All of the 6 unsafe prompts, one of them answered by the tuned model.
+    assert page.text.count(refusal) == inside.count(refusal) == 11
     assert refusal not in (context.files / "report.md").read_text()
+    assert "each behind a click of its own" in page.text
     # The prompt on which only one model refuses comes first.
     assert re.findall(r"row-\d{6}", page.text)[0] == "row-000004"
+
+
+def test_answers_to_unsafe_prompts_can_be_left_out_of_the_file(tmp_path: Path) -> None:
+    context = made.make_context(tmp_path, overrides=("analyze.redact_responses=true",))
+    run(context)
+    page = read_page(context)
+    content = (context.files / "report.html").read_text(encoding="utf-8")
+    assert "I can't help with that." not in content.replace("&#39;", "'")
+    assert content.count("Left out of this file.") == 12
+    assert "Answers to unsafe prompts are left out of the report" in page.text
+    assert "Sure. To do it 3, take your time (tuned)." in page.text
+
+
+def test_long_answers_are_cut_until_the_page_fits(tmp_path: Path) -> None:
+    long = [{**row, "prompt_id": f"{row['prompt_id']}-{copy}", "response": "x" * 1500}
+            for row in made.make_responses() for copy in range(90)]  # fmt: skip
+    context = made.make_context(tmp_path, responses=long)
+    sizes = run(context).summary["report_bytes"]
+    page = read_page(context)
+    assert sizes < 3_000_000
+    # 1,024 prompts with twice 600 characters and what stands around them are more than 3 MB; with twice 300 they fit.
+    assert "x" * 300 + " …" in page.text
+    assert "x" * 301 not in page.text
+    assert "56 more prompts are in the files only." in page.text
 
 
 def test_numbers_equal_the_measures_to_the_digit(finished: tuple[Context, Outputs, Page]) -> None:

@@ -232,7 +232,7 @@ def test_harmful_fine_tune():
         "gap fails: refusal_gap",
         "geometry fails and refusal_unsafe, refusal_gap warns",
     )
-    assert found.headline.startswith("Damaged: the tuned model refuses fewer unsafe prompts (98.0 % -> 0.4 %)")
+    assert found.headline.startswith("Damaged: the tuned model refuses fewer unsafe prompts (98.0 % to 0.4 %)")
     assert found.recommendation.startswith("Do not deploy")
     assert not any("disagree" in sentence for sentence in found.sentences)
 

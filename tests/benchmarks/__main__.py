@@ -1,6 +1,6 @@
 """make bench: time the commands people wait for, as whole processes, and print a Markdown table.
 
-python -m tests.benchmarks [--only help,run,prepare,metric,cost,database,bucket,orchestrator]
+python -m tests.benchmarks [--only help,run,prepare,metric,cost,report,database,bucket,orchestrator]
 """
 
 from __future__ import annotations
@@ -90,6 +90,13 @@ def bench_metric() -> list[Timing]:
     return scores.bench()
 
 
+def bench_report() -> list[Timing]:
+    """The report of a run of the Llama-3-8B shape."""
+    from tests.benchmarks import bench_report as pages
+
+    return pages.bench()
+
+
 def bench_database() -> list[Timing]:
     """100,000 metric rows into a Postgres server, and exports of a million."""
     from tests.benchmarks import bench_database as rows
@@ -120,6 +127,7 @@ def main() -> None:
         "run": bench_run,
         "prepare": bench_prepare,
         "metric": bench_metric,
+        "report": bench_report,
         "database": bench_database,
         "bucket": bench_bucket,
         "orchestrator": bench_orchestrator,

@@ -39,7 +39,12 @@ def test_a_finished_stage_is_published_recorded_linked_and_cleaned_up(place, pla
     (run,) = place.database.select(sa.select(TABLES["experiments"]))
     assert (run["run_id"], run["base_commit"]) == (plan.run_id, "abc")
     record = json.loads(place.store.get_bytes(f"runs/{plan.run_id}/run.json"))
-    assert record["stages"]["environment"] == {"artifact": planned.key, "manifest_sha256": manifest.digest()}
+    noted = record["stages"]["environment"]
+    assert (noted["artifact"], noted["manifest_sha256"]) == (planned.key, manifest.digest())
+    assert noted["published_in_s"] >= 0
+    kinds = {one["kind"] for one in manifest.provenance["phases"]}
+    assert kinds == {"transfer", "rows"}
+    assert manifest.provenance["peak_mib"] > 10
 
 
 def test_a_finished_stage_is_not_run_again_unless_forced(place, plan):

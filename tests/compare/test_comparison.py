@@ -25,6 +25,8 @@ from pipeline_common.stages import REPOSITORY
 from pipeline_common.tables import TABLES
 from pipeline_common.workplace import Workplace
 from tests.compare.made_runs import PER_LABEL, MadeRun, make_runs
+from tests.looking import LAPTOP, PAPER, PHONE, ask, look
+from tests.servers.browser import Browser
 from tests.servers.buckets import serve_rclone
 
 ATTACK = "<script>alert(1)</script> | **bold** `x`"
@@ -247,6 +249,13 @@ def test_the_page_is_self_contained_and_escapes_everything(folder, page):
     assert (folder / "comparison.html").stat().st_size < 1_000_000
 
 
+def test_it_looks_right_on_a_phone_a_laptop_and_paper(browser: Browser, folder: Path) -> None:
+    for size, how in ((PHONE, {}), (LAPTOP, {}), (LAPTOP, {"dark": True}), (PAPER, {"paper": True})):
+        shown = look(browser, folder / "comparison.html", size, **how)
+        assert ask(shown, "scrollingTables()") == []
+        shown.close()
+
+
 def test_numbers_on_the_page_equal_the_database(page, place):
     """Drops of all three runs, with their intervals, to the last digit."""
     assert len(page.numbers) == 3 * 2 * 3
@@ -267,7 +276,7 @@ def test_the_text_says_the_same_and_the_json_reads_back(folder, comparison, page
     for run in comparison.runs:
         assert f"| {run.rank}. {run.run_id} | {run.verdict}" in plain
         assert run.headline in plain
-        assert run.headline in page.text
+        assert run.headline in page.text.replace("\N{NO-BREAK SPACE}", " ")
     assert "2. slipped is told from kept by: drop of the refusal gap; drop of f2; move of the" in plain
     for name in ("drops", "refusals"):
         ET.fromstring((folder / "figures" / f"{name}.svg").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,6 +91,10 @@ class Picture:
     caption: str
     svg: str
     png: bytes
+    points: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Id of a group of points in the SVG -> the prompts they stand for, as places in the page's list."""
+    order: tuple[int, ...] = ()
+    """The prompts in the order a reader steps through them."""
 
     def write(self, folder: Path) -> None:
         """Write `<name>.svg` and `<name>.png`."""
