@@ -35,8 +35,8 @@ class Holder(Protocol):
     def take(self) -> bool:
         """True when the lock is ours, now or already."""
 
-    def release(self) -> None:
-        """Let go."""
+    def release(self, *, at_once: bool = False) -> None:
+        """Let go; `at_once`: nobody may find it held after this, where otherwise a server may take its moment."""
 
 
 class StageLock:
@@ -117,7 +117,7 @@ def try_stage(database: Database, run_id: str, stage: str, artifact: str) -> Ite
     try:
         yield holder.take()
     finally:
-        holder.release()
+        holder.release(at_once=True)
 
 
 def _make_holder(database: Database, run_id: str, stage: str, artifact: str) -> Holder:
@@ -145,7 +145,9 @@ class _SessionHolder:
         """True when the locks are this session's, now or already."""
         return self._database.retry(self._ask)
 
-    def release(self) -> None:
+    def release(self, *, at_once: bool = False) -> None:
+        if self._connection is not None and at_once:
+            self._connection.execute(sa.select(sa.func.pg_advisory_unlock_all()))
         if self._connection is not None:
             # Closed for good, not returned to the pool: the session's end is what releases the lock.
             self._connection.invalidate()
@@ -188,7 +190,8 @@ class _FileHolder:
             return False
         return True
 
-    def release(self) -> None:
+    def release(self, *, at_once: bool = False) -> None:
+        del at_once  # the kernel releases at once
         if self._stream is not None:
             self._stream.close()
         self._stream = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ def server() -> Iterator[BucketServer]:
         yield server
 
 
-@pytest.fixture(params=["directory", "bucket"])
+@pytest.fixture(params=["directory", "bucket", "postgres"])
 def place(request: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     for name in ("ARTIFACTS_URI", "DATABASE_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
@@ -46,6 +47,8 @@ def place(request: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Workp
         for name, value in request.getfixturevalue("server").environment().items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("ARTIFACTS_URI", f"s3://{tmp_path.name.replace('_', '-').lower()}/some/prefix")
+    if request.param == "postgres":
+        monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("migrated_postgres").url)
     made = open_workplace(load_config("tiny", [f"runtime.output_dir={tmp_path}/out"]))
     made.database.migrate()
     return fill(made, tmp_path)
@@ -168,7 +171,7 @@ def test_without_a_database_nothing_is_even_planned(place: Workplace) -> None:
 def test_old_runs_are_forgotten_but_not_one_that_is_running(place: Workplace) -> None:
     recent = (datetime.now(UTC) - timedelta(days=3)).isoformat(timespec="milliseconds")
     record_run(place, "recent", {"environment": "e"}, begun=recent)
-    with hold_stage(Database(f"sqlite:///{place.output}/results.db", 5), "b", "analyze", "analyze/b"):
+    with hold_stage(place.database, "b", "analyze", "analyze/b"):
         done = prune(place, "--older-than", "30")
         assert done.returncode == 0, done.stderr
         assert "would forget run a (begun 2026-01-01)" in done.stdout
@@ -209,7 +212,7 @@ def test_the_command_removes_with_apply_alone(place: Workplace) -> None:
 
 
 def prune(place: Workplace, *options: str) -> subprocess.CompletedProcess[str]:
-    outside = clean_environment()
+    outside = {**clean_environment(), "DATABASE_URL": str(os.environ.get("DATABASE_URL", ""))}
     if place.store.remote:
         outside["ARTIFACTS_URI"] = place.store.uri
     command = [sys.executable, "-m", "jobs.prune", f"runtime.output_dir={place.output}", *options]

@@ -67,6 +67,18 @@ def _try_both(url, outcome):
     outcome.put(found)
 
 
+def test_what_was_only_tried_is_free_again_at_once(empty_postgres):
+    """A session that merely ends leaves its locks for a moment, in which the next one would find them taken."""
+    database = Database(empty_postgres.url, 5)
+    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as onlooker:
+        for _ in range(100):
+            with try_stage(database, "run", "train", "train/f00d") as free:
+                assert free
+                assert onlooker.exec_driver_sql(held).scalar() == 2
+            assert onlooker.exec_driver_sql(held).scalar() == 0
+
+
 def test_an_undisturbed_lock_asks_nothing(database_url):
     def never():
         raise AssertionError("nothing was lost")
