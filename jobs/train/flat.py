@@ -124,8 +124,10 @@ class FlatTrainer(AnswerTrainer):
             alone = self.accelerator.num_processes == 1 or number == len(passes)
             with nullcontext() if alone else self.accelerator.no_sync(model):
                 total += super().training_step(model, self._to_device(inputs), items)
-        tokens = torch.tensor(sum(step.lengths), device=total.device)
-        self._total_train_tokens += int(self.accelerator.reduce(tokens))
+        tokens = sum(step.lengths)
+        if self.accelerator.num_processes > 1:
+            tokens = int(self.accelerator.reduce(torch.tensor(tokens, device=total.device)))
+        self._total_train_tokens += tokens
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         return total
 
