@@ -132,8 +132,11 @@ class TrainConfig(Section):
     )
     activation_checkpointing: bool | Literal["auto"] = Field(
         "auto",
-        description="true: less memory, about a third more time; auto: flat: only if the GPU's memory demands it; "
-        "plain: on CUDA",
+        description="true: less memory, about a third more time; auto: flat: for as many layers as makes it fastest "
+        "in the GPU's memory; plain: on CUDA",
+    )
+    memory_gib: PositiveFloat | None = Field(
+        None, description="flat: GPU memory that training may take, GiB; None = what is free"
     )
     logging_steps: PositiveInt = Field(1, description="steps per row of training_metrics")
     eval_steps: PositiveInt | None = Field(None, description="None = evaluation loss at the end only")

@@ -176,7 +176,7 @@ def project(
     kept = torch.empty((members, tokens, triton.cdiv(width, 8)), dtype=torch.uint8, device=x.device)
     limit, undo = _limit(drop)
     _project[(triton.cdiv(tokens, 32),)](
-        x, a, out, kept, tokens, width, seed, limit, scale * undo, G=members, R=rank, M=32, C=256, num_warps=4
+        x, a, out, kept, tokens, width, seed, limit, scale * undo, G=members, R=rank, M=32, C=128, num_warps=4
     )
     return out, kept
 
@@ -186,11 +186,11 @@ def outer(below: torch.Tensor, x: torch.Tensor, kept: torch.Tensor, drop: float,
     (tokens, width), members = x.shape, kept.shape[0]
     tiles = triton.cdiv(width, 128)
     # Some 1,000 programs fill a card whatever the shape; a share is a whole number of row tiles.
-    share = max(128, triton.cdiv(triton.cdiv(tokens * tiles, 1024), 32) * 32)
+    share = max(128, triton.cdiv(triton.cdiv(tokens * tiles, 1024), 64) * 64)
     shares = triton.cdiv(tokens, share)
     parts = torch.empty((shares, below.shape[1], width), dtype=torch.float32, device=x.device)
     _outer[(tiles, shares)](
-        below, x, kept, parts, tokens, share, width, G=members, R=below.shape[1] // members, M=32, C=128, num_warps=4
+        below, x, kept, parts, tokens, share, width, G=members, R=below.shape[1] // members, M=64, C=128, num_warps=4
     )
     return parts.sum(dim=0).mul_(scale * _limit(drop)[1])
 
@@ -199,10 +199,10 @@ def spread(below: torch.Tensor, a: torch.Tensor, kept: torch.Tensor, drop: float
     """Scale * the sum over g of drop_g(below_g A_g): below [T, G r], a [G r, K] -> [T, K]."""
     tokens, width, members = below.shape[0], a.shape[1], kept.shape[0]
     out = torch.empty((tokens, width), dtype=below.dtype, device=below.device)
-    grid = (triton.cdiv(tokens, 64), triton.cdiv(width, 128))
+    grid = (triton.cdiv(tokens, 32), triton.cdiv(width, 128))
     _spread[grid](
         out, below, a, kept, tokens, width, scale * _limit(drop)[1],
-        G=members, R=a.shape[0] // members, M=64, C=128, num_warps=4,
+        G=members, R=a.shape[0] // members, M=32, C=128, num_warps=4,
     )  # fmt: skip
     return out
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
-from torch.nn import functional
 
 from jobs.train import dropped_products
 from jobs.train.dropped_products import Masks
@@ -37,31 +36,36 @@ class Group:
     """[G r, K], the A matrices in the type that is computed with, one below the other."""
     low_b: list[torch.Tensor] = field(default_factory=list)
     """G times [N, r]."""
+    weights: list[torch.Tensor] = field(default_factory=list)
+    """G times [N, K], frozen and dequantised, where there is memory to keep them."""
     waiting: dict[int, torch.Tensor] = field(default_factory=dict)
     """Outputs that were computed with a sibling's and have not been asked for yet."""
     read: torch.Tensor | None = None
     """The input that `waiting` belongs to."""
 
-    @property
-    def parameters(self) -> list[torch.Tensor]:
-        """A and B of one member after the other."""
+    def __post_init__(self) -> None:
+        """Look the parameters up: A and B of one member after the other."""
         pairs = [(m.lora_A["default"].weight, m.lora_B["default"].weight) for m in self.modules]
-        return [parameter for pair in pairs for parameter in pair]
+        self.parameters: list[torch.Tensor] = [parameter for pair in pairs for parameter in pair]
+
+    def weight(self, member: int, dtype: torch.dtype) -> torch.Tensor:
+        """One member's frozen weight [N, K]."""
+        return self.weights[member] if self.weights else frozen_weight(self.modules[member].base_layer, dtype)
+
+    def keep_weights(self, dtype: torch.dtype) -> None:
+        """Dequantise the frozen weights for good."""
+        self.weights = [frozen_weight(module.base_layer, dtype) for module in self.modules]
 
     def forget(self) -> None:
         """Let go of outputs nobody asked for."""
         self.waiting, self.read = {}, None
 
-    def prepare(self, dtype: torch.dtype) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Pairs (copy, parameter) of all adapters, the copies in `dtype`, where the forward pass looks for them."""
-        self.forget()
-        first, *_ = pairs = self.parameters
-        rank = first.shape[0]
-        if self.low_a is None or self.low_a.dtype != dtype or self.low_a.device != first.device:
-            self.low_a = first.new_empty((rank * len(self.modules), first.shape[1]), dtype=dtype)
-            self.low_b = [torch.empty_like(b, dtype=dtype, requires_grad=False) for b in pairs[1::2]]
-        yield from zip(self.low_a.split(rank), (a.detach() for a in pairs[::2]), strict=True)
-        yield from zip(self.low_b, (b.detach() for b in pairs[1::2]), strict=True)
+    def make_copies(self, dtype: torch.dtype) -> list[torch.Tensor]:
+        """Room for a copy of each parameter in `dtype`, where the forward pass looks for it."""
+        rank, width = self.parameters[0].shape
+        self.low_a = self.parameters[0].new_empty((rank * len(self.modules), width), dtype=dtype)
+        self.low_b = [torch.empty_like(b, dtype=dtype, requires_grad=False) for b in self.parameters[1::2]]
+        return [copy for pair in zip(self.low_a.split(rank), self.low_b, strict=True) for copy in pair]
 
     def forward(self, member: int, x: torch.Tensor) -> torch.Tensor:
         """One member's projection of x; the siblings' are computed with it and wait for their turn."""
@@ -90,10 +94,11 @@ class GroupedProjection(torch.autograd.Function):  # type: ignore[misc]  # the l
         masks = Masks(len(group.modules), group.drop, seed)
         inner, masks = dropped_products.project(x, group.low_a, masks, group.scaling)
         outputs = []
-        for module, b, part in zip(group.modules, group.low_b, inner.chunk(masks.members, dim=1), strict=True):
-            base = module.base_layer
-            y = functional.linear(x, frozen_weight(base, x.dtype), base.bias)
-            outputs.append(y.addmm_(part, b.t()))
+        for member, (b, part) in enumerate(zip(group.low_b, inner.chunk(masks.members, dim=1), strict=True)):
+            bias = group.modules[member].base_layer.bias
+            # The small product first: it only writes, and the large one adds to it.
+            y = part @ b.t() if bias is None else torch.addmm(bias.to(x.dtype), part, b.t())
+            outputs.append(y.addmm_(x, group.weight(member, x.dtype).t()))
         ctx.save_for_backward(x, inner, masks.kept, group.low_a, *group.low_b)
         ctx.group, ctx.seed = group, seed
         return tuple(outputs)
@@ -114,8 +119,8 @@ class GroupedProjection(torch.autograd.Function):  # type: ignore[misc]  # the l
         slope_x = None
         if ctx.needs_input_grad[0]:
             slope_x = dropped_products.spread(below, a, masks, group.scaling)
-            for slope, module in zip(slopes, group.modules, strict=True):
-                slope_x.addmm_(slope, frozen_weight(module.base_layer, x.dtype))
+            for member, slope in enumerate(slopes):
+                slope_x.addmm_(slope, group.weight(member, x.dtype))
         return slope_x, None, None, *(one for pair in zip(slopes_a, slopes_b, strict=True) for one in pair)
 
 
@@ -145,11 +150,20 @@ def fuse_adapters(model: Any) -> list[Group]:
         for member, module in enumerate(group.modules):
             module.forward = types.MethodType(_member_forward(group, member), module)
 
+    parameters = [parameter for group in groups for parameter in group.parameters]
+    copies: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
+
     def refresh(inner: Any, *_: Any) -> None:
-        if inner.training:
-            dtype = _compute_dtype(next(inner.parameters()))
-            pairs = [pair for group in groups for pair in group.prepare(dtype)]
-            torch._foreach_copy_([copy for copy, _ in pairs], [parameter for _, parameter in pairs])
+        if not torch.is_grad_enabled() or not groups:
+            return
+        dtype, device = _compute_dtype(next(inner.parameters())), parameters[0].device
+        if (dtype, device) not in copies:
+            copies.clear()
+            copies[dtype, device] = [copy for group in groups for copy in group.make_copies(dtype)]
+        with torch.no_grad():
+            torch._foreach_copy_(copies[dtype, device], parameters)
+        for group in groups:
+            group.forget()
 
     # Before each pass: an optimizer changes parameters without telling anyone.
     model.get_base_model().register_forward_pre_hook(refresh)

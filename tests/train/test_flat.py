@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs.train import dropped_products
 from jobs.train.callbacks import StepWatcher, Watch
 from jobs.train.engine import choose_engine
 from jobs.train.flat import FlatTrainer
@@ -197,34 +196,6 @@ def test_on_the_gpu_the_trajectory_is_the_plain_engines_within_bfloat16(build: B
     expected = losses(build("plain", "cuda"))
     assert losses(build("flat", "cuda")) == pytest.approx(expected, rel=2e-2)
     assert losses(build("flat", "cuda", activation_checkpointing=True)) == pytest.approx(expected, rel=2e-2)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize(("tokens", "width"), [(1000, 4096), (33, 576), (4097, 14_336)])
-def test_the_gpus_dropout_masks_are_one_mask_with_the_right_rate(tokens: int, width: int) -> None:
-    drop, seed = 0.05, 123_456_789
-    draw = torch.Generator("cuda").manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=draw, device="cuda", dtype=torch.bfloat16)
-
-    ones = torch.full((tokens, 16), 1 / 16, device="cuda", dtype=torch.bfloat16)
-    mask = torch.zeros((tokens, width), device="cuda", dtype=torch.bfloat16)
-    dropped_products.add_back(mask, ones, torch.ones((16, width), device="cuda", dtype=torch.bfloat16), drop, seed)
-    x, a, below = normal(tokens, width), normal(16, width), normal(tokens, 16)
-    reference = x.float() * mask.float()
-
-    # Four standard deviations of a binomial share.
-    assert float((mask == 0).float().mean()) == pytest.approx(drop, abs=4 * (drop * (1 - drop) / mask.numel()) ** 0.5)
-    for got, wanted in (
-        (dropped_products.project(x, a, drop, seed), reference @ a.float().t()),
-        (dropped_products.outer(below, x, drop, seed), below.float().t() @ reference),
-    ):
-        assert float((got.float() - wanted).norm() / wanted.norm()) < 1e-2
-    other = torch.zeros_like(mask)
-    dropped_products.add_back(other, ones, torch.ones((16, width), device="cuda", dtype=torch.bfloat16), drop, seed + 1)
-    together = float(((mask == 0) & (other == 0)).float().mean())
-    assert together == pytest.approx(drop**2, abs=4 * drop / mask.numel() ** 0.5)
 
 
 @pytest.mark.gpu
