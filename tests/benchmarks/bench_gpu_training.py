@@ -66,7 +66,10 @@ VARIANTS: Final = {
     "plain TRL, 16 rows, checkpointing": {
         "engine": "plain", "batch_size": 16, "gradient_accumulation": 1, "activation_checkpointing": True, "steps": 7,
     },
-    "flat, 64 rows, checkpointing": {**_FLAT, "activation_checkpointing": True, "steps": 8},
+    "flat, 64 rows, checkpointing, 16 GiB": {
+        **_FLAT, "activation_checkpointing": True, "memory_gib": 16.0, "steps": 9,
+    },
+    "flat, 64 rows, auto, 16 GiB": {**_FLAT, "activation_checkpointing": "auto", "memory_gib": 16.0, "steps": 9},
     "flat, auto, 8 rows (the plan's step)": {
         "engine": "flat", "batch_size": 4, "gradient_accumulation": 2, "activation_checkpointing": "auto", "steps": 15,
     },
@@ -226,9 +229,7 @@ def measure(name: str, shape: dict[str, Any], device: str, settings: dict[str, A
         trainer = build_trainer(build_model(shape, device), make_tokenizer(), recipe, watcher)
         if isinstance(trainer, FlatTrainer):
             plan = make_flat(trainer, recipe, fuse="PEFT's" not in name)
-            kept = "recomputed" if plan.activation_checkpointing else "kept"
-            per_token = f", {plan.mib_per_token:.2f} MiB a token" if plan.mib_per_token else ""
-            notes.append(f"passes of {plan.tokens_per_batch:,} tokens, activations {kept}{per_token}")
+            notes.append(plan.describe())
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         trainer.train()
@@ -250,7 +251,7 @@ def profile_pass(trainer: FlatTrainer) -> str:
 
     classes = {
         "attention": ("flash", "fmha", "attn"),
-        "dropout and rank-16 products (ours)": ("_project", "_outer", "_add_back"),
+        "dropout and rank-16 products (ours)": ("_project", "_outer", "_spread"),
         "dequantisation": ("dequant",),
         "matrix products": ("gemm", "nvjet", "cutlass", "splitk", "sm90_xmma"),
         "Liger": ("liger", "rms_norm", "swiglu", "silu", "rope", "element_mul"),
