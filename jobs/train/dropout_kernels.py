@@ -109,14 +109,14 @@ def _outer_member(
 
 
 @triton.jit
-def _store_outer(out_ptr, total, columns, width, MEMBER: tl.constexpr, R: tl.constexpr):
+def _store_outer(out_ptr, total, columns, width, scale, MEMBER: tl.constexpr, R: tl.constexpr):
     ranks = MEMBER * R + tl.arange(0, R)
-    tl.store(out_ptr + ranks[:, None] * width + columns[None, :], total, mask=(columns < width)[None, :])
+    tl.store(out_ptr + ranks[:, None] * width + columns[None, :], total * scale, mask=(columns < width)[None, :])
 
 
 @triton.jit(do_not_specialize=["tokens", "share"])
 def _outer(
-    below_ptr, x_ptr, kept_ptr, out_ptr, tokens, share, width,
+    below_ptr, x_ptr, kept_ptr, out_ptr, tokens, share, width, scale,
     G: tl.constexpr, R: tl.constexpr, M: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     columns = tl.program_id(0) * C + tl.arange(0, C)
@@ -136,11 +136,11 @@ def _outer(
         if G > 2:
             total2 = _outer_member(x, total2, below_ptr, kept_ptr, rows, eighths, tokens, width8, 2, G, R, M, C)
     out_ptr += tl.program_id(1) * (G * R) * width
-    _store_outer(out_ptr, total0, columns, width, 0, R)
+    _store_outer(out_ptr, total0, columns, width, scale, 0, R)
     if G > 1:
-        _store_outer(out_ptr, total1, columns, width, 1, R)
+        _store_outer(out_ptr, total1, columns, width, scale, 1, R)
     if G > 2:
-        _store_outer(out_ptr, total2, columns, width, 2, R)
+        _store_outer(out_ptr, total2, columns, width, scale, 2, R)
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -190,9 +190,10 @@ def outer(below: torch.Tensor, x: torch.Tensor, kept: torch.Tensor, drop: float,
     shares = triton.cdiv(tokens, share)
     parts = torch.empty((shares, below.shape[1], width), dtype=torch.float32, device=x.device)
     _outer[(tiles, shares)](
-        below, x, kept, parts, tokens, share, width, G=members, R=below.shape[1] // members, M=64, C=128, num_warps=4
-    )
-    return parts.sum(dim=0).mul_(scale * _limit(drop)[1])
+        below, x, kept, parts, tokens, share, width, scale * _limit(drop)[1],
+        G=members, R=below.shape[1] // members, M=64, C=128, num_warps=4,
+    )  # fmt: skip
+    return parts[0] if shares == 1 else parts.sum(dim=0)
 
 
 def spread(below: torch.Tensor, a: torch.Tensor, kept: torch.Tensor, drop: float, scale: float) -> torch.Tensor:
