@@ -124,8 +124,8 @@ class TrainConfig(Section):
         "all-linear", description="all-linear, or names of projections"
     )
     engine: Literal["auto", "plain", "flat"] = Field(
-        "plain",
-        description="plain: TRL's padded batches; flat: rows end to end, no padding; auto: flat on CUDA",
+        "auto",
+        description="plain: TRL's padded batches; flat: rows end to end, no padding; auto: flat on CUDA in bfloat16",
     )
     tokens_per_batch: PositiveInt | Literal["auto"] = Field(
         "auto", description="flat: tokens of one forward and backward pass; auto: from the GPU's free memory"

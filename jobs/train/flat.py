@@ -186,7 +186,10 @@ class FlatTrainer(AnswerTrainer):
                 filled += len(rows[-1]["input_ids"])
         step: StepRows = collate(rows)["step"]
         for inputs in step.passes(tokens):
-            with self.compute_loss_context_manager(), torch.autocast(self.args.device.type, enabled=self.args.bf16):
+            with (
+                self.compute_loss_context_manager(),
+                torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16),
+            ):
                 loss = self.model(**self._to_device(inputs))
             loss.backward()
 

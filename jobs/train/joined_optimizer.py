@@ -20,7 +20,7 @@ def join_parameters(optimizer: torch.optim.Optimizer) -> None:
     """
     if getattr(getattr(optimizer, "args", None), "optim_bits", 32) != 32:
         return
-    joined: list[tuple[torch.nn.Parameter, list[torch.nn.Parameter]]] = []
+    joined: list[tuple[Any, list[Any]]] = []
     for group in optimizer.param_groups:
         members = group["params"]
         if len(members) > 1 and len({(member.dtype, member.device) for member in members}) == 1:
@@ -33,7 +33,7 @@ def join_parameters(optimizer: torch.optim.Optimizer) -> None:
             vector.grad = torch.cat([gradient.reshape(-1) for gradient in gradients])
 
     def drop(*_: Any) -> None:
-        for vector, _ in joined:
+        for vector, _members in joined:
             vector.grad = None
 
     optimizer.register_step_pre_hook(gather)

@@ -175,7 +175,8 @@ def _free_bytes(limit_gib: float | None) -> float:
         raise ConfigError(
             f"train.memory_gib={limit_gib:g}, but the GPU has {total / 2**30:.1f} GiB; lower it, or leave it at null"
         )
-    return free if limit_gib is None else min(free, limit_gib * 2**30 - torch.cuda.memory_reserved())
+    reserved = float(torch.cuda.memory_reserved())
+    return float(free) if limit_gib is None else min(float(free), limit_gib * 2**30 - reserved)
 
 
 def _dequantise_all(trainer: FlatTrainer) -> tuple[float, float]:

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from jobs.train.allocator import let_segments_grow
 from jobs.train.callbacks import StepWatcher, Watch
 from jobs.train.engine import choose_engine
 from jobs.train.flat import FlatTrainer
@@ -38,6 +39,7 @@ from pipeline_common.gpu.models import Placement
 from pipeline_common.progress import track
 from pipeline_common.termination import StopSignal
 
+_log = logging.getLogger(__name__)
 MEAN_TOKENS: Final = 258
 WARM_UP: Final = 3
 LLAMA_3_8B: Final = {
@@ -89,6 +91,7 @@ class Measured:
 
 def main(arguments: list[str]) -> int:
     """Measure the variants and print a Markdown table."""
+    let_segments_grow()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=["llama3-8b", "tiny"], default="llama3-8b")
     parser.add_argument("--only", default="", help="variants whose name contains this")
@@ -235,6 +238,7 @@ def measure(name: str, shape: dict[str, Any], device: str, settings: dict[str, A
         trainer.train()
         peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
         counted = [entry for entry in trainer.state.log_history if "tokens" in entry][WARM_UP:]
+        _log.info("tokens/s of each step: %s", [round(entry["tokens"] / entry["seconds"]) for entry in counted])
         speed = sum(entry["tokens"] for entry in counted) / sum(entry["seconds"] for entry in counted)
         if profile and device == "cuda":
             print(profile_pass(trainer))
