@@ -39,6 +39,8 @@ PLAIN: Final = Engine("plain")
 def choose_engine(train: TrainConfig, placement: Placement, degrade: Callable[[str, str], None]) -> Engine:
     """The engine of this run; on a GPU, what it lacks of the fast parts is told to `degrade`.
 
+    Left to itself, it is the flat one where its attention kernel can be used, and the plain one elsewhere.
+
     Args:
         train: the train section.
         placement: device and arithmetic.
@@ -52,6 +54,8 @@ def choose_engine(train: TrainConfig, placement: Placement, degrade: Callable[[s
     missing = kernel_failure()
     if missing is None and str(placement.compute_dtype) == "torch.float32":
         missing = "the kernel has no float32 (model.compute_dtype)"
+    if missing is not None and train.engine == "auto":
+        return Engine("plain")
     if missing is not None:
         degrade("no varlen attention", f"{missing}; attention is computed row by row, which is slower")
     liger = importlib.util.find_spec("liger_kernel") is not None

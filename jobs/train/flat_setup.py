@@ -8,9 +8,10 @@ import pyarrow.compute as pc
 
 from jobs.train.flat import FlatTrainer, add_flat_loss
 from jobs.train.fused_lora import fuse_adapters
-from jobs.train.memory import BatchPlan, plan_batches, set_checkpointing
+from jobs.train.memory import plan_batches, set_checkpointing
 
 if TYPE_CHECKING:
+    from jobs.train.batch_plan import BatchPlan
     from jobs.train.sft import Recipe
 
 
@@ -22,9 +23,11 @@ def make_flat(trainer: FlatTrainer, recipe: Recipe, *, fuse: bool = True) -> Bat
         recipe: what it was built from.
         fuse: compute adapters in one operation; False leaves PEFT's, to compare with.
     """
+    # A loaded base is in evaluation mode, whatever the wrapper around it says.
+    trainer.model.train()
     add_flat_loss(trainer.model.get_base_model(), liger=recipe.engine.liger)
     if fuse:
-        fuse_adapters(trainer.model)
+        trainer.adapters = fuse_adapters(trainer.model)
     lengths = [
         length
         for rows in (recipe.train_rows, recipe.validation_rows)
@@ -37,8 +40,12 @@ def make_flat(trainer: FlatTrainer, recipe: Recipe, *, fuse: bool = True) -> Bat
         rows_per_step=train.batch_size * train.gradient_accumulation,
         checkpointing=train.activation_checkpointing,
         tokens=train.tokens_per_batch,
+        limit_gib=train.memory_gib,
     )
     trainer.tokens_per_batch = plan.tokens_per_batch
     trainer.on_less_memory = recipe.on_less_memory
-    set_checkpointing(trainer.model, plan.activation_checkpointing)
+    set_checkpointing(trainer.model, plan.recomputed_layers)
+    if plan.weights_kept:
+        for group in trainer.adapters:
+            group.keep_weights(recipe.placement.compute_dtype)
     return plan

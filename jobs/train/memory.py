@@ -5,93 +5,27 @@ Legend: T tokens of one forward and backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 
-from pipeline_common.errors import TransientError
+from jobs.train.batch_plan import BatchPlan, Line, Machine, Probe, Work, choose
+from jobs.train.fused_lora import frozen_weight
+from pipeline_common.errors import ConfigError
 from pipeline_common.logs import get_logger
 
 if TYPE_CHECKING:
     from jobs.train.flat import FlatTrainer
 
-# Beyond this a pass gains nothing; below ENOUGH, recomputing activations costs less than small passes do.
-MOST: Final = 20_480
-ENOUGH: Final = 2_048
 _WITHOUT_A_GPU: Final = 4_096
 # The rest is for fragments, and for what other processes on the card may take.
 _USABLE: Final = 0.88
-_FIRST_PROBE: Final = 1_024
+_FIRST_PROBE: Final = 512
 _LARGEST_PROBE: Final = 8_192
-# Gradient and two moments of Adam, float32.
-_BYTES_PER_TRAINED: Final = 12
+# Gradient, its copy for the optimizer, and two moments of Adam, float32.
+_BYTES_PER_TRAINED: Final = 16
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """What the flat engine decided."""
-
-    tokens_per_batch: int
-    activation_checkpointing: bool
-    free_gib: float | None = None
-    """Measured beside the loaded model; None where nothing was measured."""
-    mib_per_token: float | None = None
-    """Measured, with this choice of checkpointing."""
-
-
-@dataclass(frozen=True)
-class Need:
-    """Memory of one pass: a straight line in T."""
-
-    fixed: float
-    """Bytes."""
-    per_token: float
-    """Bytes."""
-
-    def tokens(self, free: float) -> int:
-        """T that fits into `free` bytes."""
-        return max(0, int((free - self.fixed) / self.per_token))
-
-
-def choose(
-    free: float,
-    need: Callable[[bool], Need],
-    *,
-    longest_row: int,
-    largest_step: int,
-    checkpointing: bool | Literal["auto"],
-    tokens: int | Literal["auto"],
-) -> BatchPlan:
-    """Keep activations if a useful pass fits with them, otherwise recompute them.
-
-    Args:
-        free: bytes for a pass.
-        need: a pass's memory, without (False) and with (True) checkpointing; asked only for what is looked at.
-        longest_row: tokens; no row is ever cut.
-        largest_step: tokens of one optimizer step at most: larger passes have nothing to hold.
-        checkpointing: as configured.
-        tokens: as configured.
-
-    Raises:
-        TransientError: not even the longest row fits.
-    """
-    useful = max(longest_row, min(MOST, largest_step))
-    wanted = max(longest_row, min(ENOUGH, useful)) if tokens == "auto" else max(longest_row, tokens)
-    for recompute in (False, True) if checkpointing == "auto" else (checkpointing,):
-        measured = need(recompute)
-        fitting = measured.tokens(free)
-        last = recompute or checkpointing is False
-        if fitting >= wanted or (last and fitting >= longest_row):
-            chosen = min(fitting, useful) if tokens == "auto" else tokens
-            return BatchPlan(chosen, recompute, free / 2**30, measured.per_token / 2**20)
-    raise TransientError(
-        f"the GPU's memory does not suffice: the longest row has {longest_row} tokens, {free / 2**30:.1f} GiB "
-        f"are free, a pass takes {measured.fixed / 2**30:.1f} GiB and {measured.per_token / 2**20:.2f} MiB a token: "
-        "set train.activation_checkpointing=true, lower prepare.max_length, or use a larger GPU"
-    )
 
 
 def plan_batches(
@@ -101,6 +35,7 @@ def plan_batches(
     rows_per_step: int,
     checkpointing: bool | Literal["auto"],
     tokens: int | Literal["auto"],
+    limit_gib: float | None = None,
 ) -> BatchPlan:
     """The plan for a built trainer; on CUDA some small passes are run and measured, without leaving a trace.
 
@@ -110,92 +45,152 @@ def plan_batches(
         rows_per_step: rows of an optimizer step.
         checkpointing: as configured.
         tokens: as configured.
+        limit_gib: GPU memory that this process may take; None = what is free.
+
+    Raises:
+        TransientError: not even the longest row fits.
+        ConfigError: the limit is more than the GPU has.
     """
     largest_step = sum(sorted(lengths)[-rows_per_step:])
-    if trainer.args.device.type != "cuda" or (tokens != "auto" and checkpointing != "auto"):
+    layers = len(checkpointed_layers(trainer.model))
+    cuda = trainer.args.device.type == "cuda"
+    if cuda:
+        total = torch.cuda.get_device_properties().total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_gib * 2**30 / total) if limit_gib else 1.0)
+    if not cuda or (tokens != "auto" and checkpointing != "auto"):
         chosen = min(_WITHOUT_A_GPU, largest_step) if tokens == "auto" else tokens
-        return BatchPlan(chosen, checkpointing is True)
-    trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
-    measured: dict[bool, Need] = {}
-
-    def need(recompute: bool) -> Need:
-        if recompute not in measured:
-            measured[recompute] = measure(trainer, recompute) or _more_than_there_is(trainer)
-        return measured[recompute]
-
+        return BatchPlan(chosen, layers if checkpointing is True else 0, layers)
     # The first pass compiles kernels and fills libraries' workspaces; free memory is what is left after it.
-    need(True)
-    torch.cuda.empty_cache()
-    free = torch.cuda.mem_get_info()[0] * _USABLE - trained * _BYTES_PER_TRAINED
+    recomputed = measure(trainer, recompute=True, limit_gib=limit_gib)
+    _forget_failed(trainer)
+    free = _free_bytes(limit_gib)
+    kept = None
+    if checkpointing is not True:
+        # Small passes wait for the host and say little about larger ones: two products a weight instead of three.
+        least = recomputed.seconds.per_token * 2 / 3 if recomputed else 0.0
+        kept = measure(trainer, recompute=False, limit_gib=limit_gib, least_seconds=least)
+        _forget_failed(trainer)
+    trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+    weights, dequantising = _dequantise_all(trainer)
     plan = choose(
-        free,
-        need,
-        longest_row=max(lengths),
-        largest_step=largest_step,
+        Machine(free * _USABLE - trained * _BYTES_PER_TRAINED, layers, weights, dequantising),
+        kept,
+        recomputed,
+        Work(max(lengths), largest_step, sum(lengths) / len(lengths) * rows_per_step),
         checkpointing=checkpointing,
         tokens=tokens,
     )
-    _log.info(
-        "memory: %.1f GiB free, %.2f MiB a token: passes of %d tokens, activations %s",
-        plan.free_gib,
-        plan.mib_per_token,
-        plan.tokens_per_batch,
-        "recomputed" if plan.activation_checkpointing else "kept",
-    )
+    _log.info("memory: %s", plan.describe())
     return plan
 
 
-def set_checkpointing(model: Any, on: bool) -> None:
-    """Recompute each layer's activations in the backward pass, or keep them."""
-    if on:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    else:
+def checkpointed_layers(model: Any) -> list[Any]:
+    """The model's layers, in their order."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def set_checkpointing(model: Any, layers: int) -> None:
+    """Recompute the first `layers` layers' activations in the backward pass, and keep the others'.
+
+    The first ones, because the backward pass comes to them when it has let go of what the others kept.
+    """
+    if not layers:
         model.activation_checkpointing_disable()
+        return
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    for layer in checkpointed_layers(model)[layers:]:
+        layer.gradient_checkpointing = False
 
 
-def measure(trainer: FlatTrainer, recompute: bool) -> Need | None:
-    """Memory of a pass, from two passes of different size over the first training rows.
+def measure(
+    trainer: FlatTrainer, *, recompute: bool, limit_gib: float | None, least_seconds: float = 0.0
+) -> Probe | None:
+    """Memory and time of a pass, from two passes of different size over the first training rows.
 
     The second is as large as is safe, since the allocator's rounding weighs on a small difference.
 
+    Args:
+        trainer: with its model in place.
+        recompute: all layers' activations.
+        limit_gib: as configured.
+        least_seconds: that a token takes.
+
     Returns:
-        The need; None if not even these small passes fit.
+        The lines; None if not even these small passes fit.
     """
-    set_checkpointing(trainer.model, recompute)
+    set_checkpointing(trainer.model, len(checkpointed_layers(trainer.model)) if recompute else 0)
     trainer.model.train()
     try:
-        return _measure(trainer)
+        return _measure(trainer, limit_gib, least_seconds)
     except torch.cuda.OutOfMemoryError:
         return None
 
 
-def _more_than_there_is(trainer: FlatTrainer) -> Need:
-    """What stands for a pass that did not fit; called when its exception, and with it its activations, is gone."""
-    trainer.model.zero_grad(set_to_none=True)
-    torch.cuda.empty_cache()
-    return Need(fixed=float(torch.cuda.get_device_properties().total_memory), per_token=float(2**20))
-
-
-def _measure(trainer: FlatTrainer) -> Need:
+def _measure(trainer: FlatTrainer, limit_gib: float | None, least_seconds: float) -> Probe:
     with torch.random.fork_rng(devices=[torch.cuda.current_device()]):
-        _peak(trainer, _FIRST_PROBE)  # compiles kernels
-        first = _peak(trainer, _FIRST_PROBE)
+        _run(trainer, _FIRST_PROBE)  # compiles kernels
+        first = _run(trainer, _FIRST_PROBE)
         # The first pass's fixed part counts as if it grew, so this errs on the small side.
-        safe = int(torch.cuda.mem_get_info()[0] * _USABLE / 2 / (first / _FIRST_PROBE))
-        second_size = max(2 * _FIRST_PROBE, min(_LARGEST_PROBE, safe))
-        second = _peak(trainer, second_size)
-    slope = (second - first) / (second_size - _FIRST_PROBE)
-    return Need(fixed=max(0.0, first - slope * _FIRST_PROBE), per_token=slope)
+        torch.cuda.empty_cache()
+        safe = int(_free_bytes(limit_gib) * _USABLE / (first[0] / _FIRST_PROBE))
+        size = max(2 * _FIRST_PROBE, min(_LARGEST_PROBE, safe))
+        second = _run(trainer, size)
+    return Probe(
+        Line.through((_FIRST_PROBE, first[0]), (size, second[0])),
+        Line.through((_FIRST_PROBE, first[1]), (size, second[1]), least=least_seconds),
+    )
 
 
-def _peak(trainer: FlatTrainer, tokens: int) -> int:
-    """Bytes that a pass takes at its peak, beside what is there before and after."""
+def _run(trainer: FlatTrainer, tokens: int) -> tuple[float, float]:
+    """Bytes that a pass takes at its peak beside what is there before and after, and the seconds of a second one."""
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     resting = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     trainer.try_pass(tokens)
     torch.cuda.synchronize()
-    peak = int(torch.cuda.max_memory_allocated() - resting)
+    peak = torch.cuda.max_memory_allocated() - resting
     trainer.model.zero_grad(set_to_none=True)
-    return peak
+    # The first one has asked the driver for memory, which takes its time.
+    start = time.perf_counter()
+    trainer.try_pass(tokens)
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    trainer.model.zero_grad(set_to_none=True)
+    return float(peak), seconds
+
+
+def _forget_failed(trainer: FlatTrainer) -> None:
+    """After a pass that may not have fitted; its exception, and with it its activations, must be gone."""
+    trainer.let_go()
+    trainer.model.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+
+
+def _free_bytes(limit_gib: float | None) -> float:
+    free, total = torch.cuda.mem_get_info()
+    if limit_gib is not None and limit_gib * 2**30 > total:
+        raise ConfigError(
+            f"train.memory_gib={limit_gib:g}, but the GPU has {total / 2**30:.1f} GiB; lower it, or leave it at null"
+        )
+    reserved = float(torch.cuda.memory_reserved())
+    return float(free) if limit_gib is None else min(float(free), limit_gib * 2**30 - reserved)
+
+
+def _dequantise_all(trainer: FlatTrainer) -> tuple[float, float]:
+    """Bytes of all frozen 4-bit weights when dequantised, and the seconds that it takes to make them."""
+    bases = [module.base_layer for group in trainer.adapters for module in group.modules]
+    bases = [base for base in bases if getattr(base.weight, "quant_state", None) is not None]
+    if not bases:
+        return 0.0, 0.0
+    dtype = torch.bfloat16 if trainer.args.bf16 else torch.float32
+    size = float(sum(base.in_features * base.out_features for base in bases) * dtype.itemsize)
+    frozen_weight(bases[0], dtype)
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for base in bases:
+        frozen_weight(base, dtype)
+    torch.cuda.synchronize()
+    return size, time.perf_counter() - start

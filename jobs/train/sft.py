@@ -36,8 +36,8 @@ from pipeline_common.progress import track
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from jobs.train.batch_plan import BatchPlan
     from jobs.train.checkpoint_copies import CheckpointCopies
-    from jobs.train.memory import BatchPlan
     from jobs.train.schedule import Schedule
     from pipeline_common.config import TrainConfig
     from pipeline_common.gpu.models import Placement

@@ -35,8 +35,10 @@ def run(context: Context) -> Outputs:
         TransientError: the GPU's memory does not suffice.
         TerminatedError: SIGTERM; a checkpoint was saved.
     """
+    from jobs.train.allocator import let_segments_grow
     from jobs.train.trackers import prepare_trackers
 
+    let_segments_grow()
     config = context.config
     prepare_trackers(config.train.report_to, Path(config.runtime.output_dir) / "tensorboard" / context.run_id)
     with context.clock.phase("imports"):
@@ -175,6 +177,10 @@ def _collect_facts(
         "tokens_per_batch": trained.plan.tokens_per_batch if trained.plan else None,
         "mib_per_token": trained.plan.mib_per_token if trained.plan else None,
         "activation_checkpointing": trained.activation_checkpointing,
+        "recomputed_layers": trained.plan.recomputed_layers if trained.plan else None,
+        "weights_kept": trained.plan.weights_kept if trained.plan else None,
+        "memory_gib": train.memory_gib,
+        "expected_tokens_per_second": trained.plan.tokens_per_second if trained.plan else None,
         "seed": train.seed,
         "train_rows": recipe.train_rows.count,
         "validation_rows": recipe.validation_rows.count,

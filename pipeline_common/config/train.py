@@ -33,16 +33,24 @@ class TrainConfig(Section):
         "all-linear", description="all-linear, or names of projections"
     )
     engine: Literal["auto", "plain", "flat"] = Field(
-        "plain",
-        description="plain: TRL's padded batches; flat: rows end to end, no padding; auto: flat on CUDA",
+        "auto",
+        description="plain: TRL's padded batches; flat: rows end to end, no padding; auto: flat on CUDA in bfloat16",
     )
     tokens_per_batch: PositiveInt | Literal["auto"] = Field(
         "auto", description="flat: tokens of one forward and backward pass; auto: from the GPU's free memory"
     )
     activation_checkpointing: bool | Literal["auto"] = Field(
         "auto",
-        description="true: less memory, about a third more time; auto: flat: only if the GPU's memory demands it; "
-        "plain: on CUDA",
+        description="true: less memory, about a third more time; auto: flat: for as many layers as makes it fastest "
+        "in the GPU's memory; plain: on CUDA",
+    )
+    memory_gib: PositiveFloat | None = Field(
+        None, description="flat: GPU memory that training may take, GiB; None = what is free"
+    )
+    sharding: Literal["none", "full"] = Field(
+        "none",
+        description="full: each of several processes keeps a part of the base only (FSDP), for models larger than a "
+        "GPU; plain engine",
     )
     logging_steps: PositiveInt = Field(1, description="steps per row of training_metrics")
     eval_steps: PositiveInt | None = Field(None, description="None = evaluation loss at the end only")

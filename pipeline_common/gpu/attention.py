@@ -184,10 +184,11 @@ def _attend(
         raise ValueError(f"attention {VARLEN!r} has no dropout on attention weights, came {dropout}")
     kernel = _kernel()
     if kernel is not None and query.is_cuda and query.dtype in _KERNEL_DTYPES and kernel_failure() is None:
+        # Squeezed, not indexed: the gradient of an index is a copy into zeros, that of these is a view.
         flat = kernel(
-            query[0].transpose(0, 1),
-            key[0].transpose(0, 1),
-            value[0].transpose(0, 1),
+            query.transpose(1, 2).squeeze(0),
+            key.transpose(1, 2).squeeze(0),
+            value.transpose(1, 2).squeeze(0),
             cu_seq_lens_q,
             cu_seq_lens_q,
             max_length_q,

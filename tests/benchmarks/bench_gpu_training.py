@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from jobs.train.allocator import let_segments_grow
 from jobs.train.callbacks import StepWatcher, Watch
 from jobs.train.engine import choose_engine
 from jobs.train.flat import FlatTrainer
@@ -38,6 +39,7 @@ from pipeline_common.gpu.models import Placement
 from pipeline_common.progress import track
 from pipeline_common.termination import StopSignal
 
+_log = logging.getLogger(__name__)
 MEAN_TOKENS: Final = 258
 WARM_UP: Final = 3
 LLAMA_3_8B: Final = {
@@ -66,7 +68,10 @@ VARIANTS: Final = {
     "plain TRL, 16 rows, checkpointing": {
         "engine": "plain", "batch_size": 16, "gradient_accumulation": 1, "activation_checkpointing": True, "steps": 7,
     },
-    "flat, 64 rows, checkpointing": {**_FLAT, "activation_checkpointing": True, "steps": 8},
+    "flat, 64 rows, checkpointing, 16 GiB": {
+        **_FLAT, "activation_checkpointing": True, "memory_gib": 16.0, "steps": 9,
+    },
+    "flat, 64 rows, auto, 16 GiB": {**_FLAT, "activation_checkpointing": "auto", "memory_gib": 16.0, "steps": 9},
     "flat, auto, 8 rows (the plan's step)": {
         "engine": "flat", "batch_size": 4, "gradient_accumulation": 2, "activation_checkpointing": "auto", "steps": 15,
     },
@@ -86,6 +91,7 @@ class Measured:
 
 def main(arguments: list[str]) -> int:
     """Measure the variants and print a Markdown table."""
+    let_segments_grow()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=["llama3-8b", "tiny"], default="llama3-8b")
     parser.add_argument("--only", default="", help="variants whose name contains this")
@@ -226,14 +232,13 @@ def measure(name: str, shape: dict[str, Any], device: str, settings: dict[str, A
         trainer = build_trainer(build_model(shape, device), make_tokenizer(), recipe, watcher)
         if isinstance(trainer, FlatTrainer):
             plan = make_flat(trainer, recipe, fuse="PEFT's" not in name)
-            kept = "recomputed" if plan.activation_checkpointing else "kept"
-            per_token = f", {plan.mib_per_token:.2f} MiB a token" if plan.mib_per_token else ""
-            notes.append(f"passes of {plan.tokens_per_batch:,} tokens, activations {kept}{per_token}")
+            notes.append(plan.describe())
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         trainer.train()
         peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
         counted = [entry for entry in trainer.state.log_history if "tokens" in entry][WARM_UP:]
+        _log.info("tokens/s of each step: %s", [round(entry["tokens"] / entry["seconds"]) for entry in counted])
         speed = sum(entry["tokens"] for entry in counted) / sum(entry["seconds"] for entry in counted)
         if profile and device == "cuda":
             print(profile_pass(trainer))
@@ -250,7 +255,7 @@ def profile_pass(trainer: FlatTrainer) -> str:
 
     classes = {
         "attention": ("flash", "fmha", "attn"),
-        "dropout and rank-16 products (ours)": ("_project", "_outer", "_add_back"),
+        "dropout and rank-16 products (ours)": ("_project", "_outer", "_spread"),
         "dequantisation": ("dequant",),
         "matrix products": ("gemm", "nvjet", "cutlass", "splitk", "sm90_xmma"),
         "Liger": ("liger", "rms_norm", "swiglu", "silu", "rope", "element_mul"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.evaluate.metric.indices import aqi, measure_scatter
 from jobs.evaluate.model import load_pair
 from jobs.evaluate.model_flat_sweep import sweep_flat
 from jobs.evaluate.model_generation import generate
@@ -72,3 +73,16 @@ def test_recorded_steps_choose_what_the_library_chooses(base_folder, adapter_fol
             )  # fmt: skip
 
     assert answers("steps") == answers("library")
+
+
+@pytest.mark.parametrize("role", ["base", "tuned"])
+def test_aqi_is_the_cpus(pair, base_folder, adapter_folder, prompts, role):
+    """In float32 both sum in another order only, so AQI, a smooth function of the states, agrees to 1e-3 relative."""
+    unsafe = np.arange(len(prompts)) >= len(prompts) // 2
+    on_gpu = load_pair(base_folder, adapter_folder, Placement("cuda", torch.float32, "none"), "inst")
+    found = []
+    for one in (pair, on_gpu):
+        with one.playing(role) as model:
+            states = sweep(model, prompts, pooling="mean", pad_id=0, bos_id=1, batch_tokens=200)
+        found.append([float(aqi(measure_scatter(layer, unsafe))) for layer in states[:, 1:].transpose(1, 0, 2)])
+    assert found[1] == pytest.approx(found[0], rel=1e-3)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline_common.config import load_config
@@ -94,3 +96,19 @@ def prepare_run(
 def undisturbed(prepare_run: Callable[..., Prepared]) -> Finished:
     """The run that all disturbed ones must equal."""
     return prepare_run().train()
+
+
+@pytest.fixture
+def build(
+    train_table: pa.Table, validation_table: pa.Table, model_folder: Path, tokenizer: Any, tmp_path: Path
+) -> Iterator[Any]:
+    """Makes trainers (`tests.train.made_trainers.Build`)."""
+    from jobs.train.rows import read_rows
+    from tests.train.made_trainers import TrainerMaker
+
+    rows = []
+    for name, table in (("train", train_table), ("validation", validation_table)):
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+        rows.append(read_rows(tmp_path / f"{name}.parquet", vocabulary=384, positions=128))
+    with ExitStack() as stack:
+        yield TrainerMaker(model_folder, tokenizer, rows[0], rows[1], tmp_path, stack)

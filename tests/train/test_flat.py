@@ -2,83 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs.train import dropped_products
-from jobs.train.callbacks import StepWatcher, Watch
-from jobs.train.engine import choose_engine
-from jobs.train.flat import FlatTrainer
-from jobs.train.flat_loss import ChunkedCrossEntropy, sum_nats
-from jobs.train.flat_setup import make_flat
-from jobs.train.metrics import MetricsWriter
-from jobs.train.rows import read_rows
-from jobs.train.schedule import plan_steps
-from jobs.train.sft import Recipe, build_trainer
-from pipeline_common.config import TrainConfig
-from pipeline_common.gpu.models import Placement, load_base
-from pipeline_common.progress import track
-from pipeline_common.termination import StopSignal
-
-# 90 rows are 12 steps an epoch, so 16 steps cross an epoch's end, with a short last step.
-STEPS = 16
-SETTINGS = TrainConfig(
-    batch_size=4, gradient_accumulation=2, max_steps=STEPS, learning_rate=2e-3, lora_dropout=0.0, tokens_per_batch=100
-)
-Build = Callable[..., Any]
-
-
-@pytest.fixture
-def build(
-    train_table: pa.Table, validation_table: pa.Table, model_folder: Path, tokenizer: Any, tmp_path: Path
-) -> Iterator[Build]:
-    rows = []
-    for name, table in (("train", train_table), ("validation", validation_table)):
-        pq.write_table(table, tmp_path / f"{name}.parquet")
-        rows.append(read_rows(tmp_path / f"{name}.parquet", vocabulary=384, positions=128))
-    with ExitStack() as stack:
-
-        def make(name: str, device: str = "cpu", quantization: str = "nf4", **changes: Any) -> Any:
-            train = SETTINGS.model_copy(update=changes)
-            dtype = torch.bfloat16 if device == "cuda" else torch.float32
-            placement = Placement(device, dtype, quantization)  # type: ignore[arg-type]
-            missing: list[str] = []
-            engine = choose_engine(
-                train.model_copy(update={"engine": name}), placement, lambda *why: missing.extend(why)
-            )
-            assert not missing
-            recipe = Recipe(
-                train=train,
-                placement=placement,
-                optimizer="adamw_torch",
-                schedule=plan_steps(rows[0].count, train),
-                train_rows=rows[0],
-                validation_rows=rows[1],
-                checkpoints=tmp_path / name / "checkpoints",
-                engine=engine,
-            )
-            advance = stack.enter_context(track("training", STEPS))
-            writer = MetricsWriter(tmp_path / "metrics.jsonl", lambda _: None)
-            watch = Watch(STEPS, 1, None, {}, writer, StopSignal(), advance)
-            torch.manual_seed(0)
-            trainer = build_trainer(load_base(model_folder, recipe.placement), tokenizer, recipe, StepWatcher(watch))
-            if isinstance(trainer, FlatTrainer):
-                make_flat(trainer, recipe)
-            return trainer
-
-        yield make
-
-
-def losses(trainer: Any) -> list[float]:
-    trainer.train()
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+from jobs.train.flat_loss import ChunkedCrossEntropy
+from tests.train.made_trainers import STEPS, Build, losses
 
 
 def test_the_loss_trajectory_is_the_plain_engines(build: Build) -> None:
@@ -189,54 +119,3 @@ def test_the_chunked_loss_is_cross_entropy() -> None:
 
     assert float(got) == pytest.approx(float(expected), rel=1e-6)
     torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.gpu
-def test_on_the_gpu_the_trajectory_is_the_plain_engines_within_bfloat16(build: Build) -> None:
-    """Bfloat16 rounds to 3 digits, other kernels sum in other orders: a relative 2e-2 over 16 steps."""
-    expected = losses(build("plain", "cuda"))
-    assert losses(build("flat", "cuda")) == pytest.approx(expected, rel=2e-2)
-    assert losses(build("flat", "cuda", activation_checkpointing=True)) == pytest.approx(expected, rel=2e-2)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize(("tokens", "width"), [(1000, 4096), (33, 576), (4097, 14_336)])
-def test_the_gpus_dropout_masks_are_one_mask_with_the_right_rate(tokens: int, width: int) -> None:
-    drop, seed = 0.05, 123_456_789
-    draw = torch.Generator("cuda").manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=draw, device="cuda", dtype=torch.bfloat16)
-
-    ones = torch.full((tokens, 16), 1 / 16, device="cuda", dtype=torch.bfloat16)
-    mask = torch.zeros((tokens, width), device="cuda", dtype=torch.bfloat16)
-    dropped_products.add_back(mask, ones, torch.ones((16, width), device="cuda", dtype=torch.bfloat16), drop, seed)
-    x, a, below = normal(tokens, width), normal(16, width), normal(tokens, 16)
-    reference = x.float() * mask.float()
-
-    # Four standard deviations of a binomial share.
-    assert float((mask == 0).float().mean()) == pytest.approx(drop, abs=4 * (drop * (1 - drop) / mask.numel()) ** 0.5)
-    for got, wanted in (
-        (dropped_products.project(x, a, drop, seed), reference @ a.float().t()),
-        (dropped_products.outer(below, x, drop, seed), below.float().t() @ reference),
-    ):
-        assert float((got.float() - wanted).norm() / wanted.norm()) < 1e-2
-    other = torch.zeros_like(mask)
-    dropped_products.add_back(other, ones, torch.ones((16, width), device="cuda", dtype=torch.bfloat16), drop, seed + 1)
-    together = float(((mask == 0) & (other == 0)).float().mean())
-    assert together == pytest.approx(drop**2, abs=4 * drop / mask.numel() ** 0.5)
-
-
-@pytest.mark.gpu
-def test_ligers_loss_is_the_chunked_one() -> None:
-    head = torch.nn.Linear(256, 1000, bias=False, device="cuda", dtype=torch.bfloat16).requires_grad_(False)
-    hidden = torch.randn(3000, 256, device="cuda", dtype=torch.bfloat16).requires_grad_()
-    targets = torch.randint(1000, (3000,), device="cuda")
-    results = []
-    for liger in (True, False):
-        nats = sum_nats(hidden, head, targets, liger=liger)
-        (gradient,) = torch.autograd.grad(nats / 3000, hidden)
-        results.append((float(nats), gradient.float()))
-    (fast, one), (exact, other) = results
-    assert fast == pytest.approx(exact, rel=1e-3)
-    assert float((one - other).norm() / other.norm()) < 2e-2

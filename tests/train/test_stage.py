@@ -61,7 +61,7 @@ def test_the_facts_count_rows_tokens_and_steps(undisturbed: Finished, train_tabl
     assert facts["ended_by_max_steps"]
     assert facts["quantization"] == "nf4"
     # On the CPU, auto is plain TRL.
-    assert (facts["engine_requested"], facts["engine"], facts["tokens_per_batch"]) == ("plain", "plain", None)
+    assert (facts["engine_requested"], facts["engine"], facts["tokens_per_batch"]) == ("auto", "plain", None)
     # r 16 x (in + out) over 2 layers: q, o 64+64; k, v 64+32; gate, up 64+128; down 128+64
     assert facts["trainable_parameters"] == 2 * 16 * (2 * 128 + 2 * 96 + 3 * 192)
     assert facts["lora"]["target_modules"] == [
