@@ -74,7 +74,8 @@ def load_base(folder: Path, placement: Placement) -> Any:
             quantization_config=quantization,
             dtype=placement.compute_dtype,
             attn_implementation="sdpa",
-            device_map={"": placement.device},
+            # The process's own GPU, where a machine has several.
+            device_map={"": torch.cuda.current_device() if placement.device == "cuda" else "cpu"},
             local_files_only=True,
             use_safetensors=True,
         )
