@@ -135,6 +135,11 @@ class TrainConfig(Section):
         description="true: less memory, about a third more time; auto: flat: only if the GPU's memory demands it; "
         "plain: on CUDA",
     )
+    sharding: Literal["none", "full"] = Field(
+        "none",
+        description="full: each of several processes keeps a part of the base only (FSDP), for models larger than a "
+        "GPU; plain engine",
+    )
     logging_steps: PositiveInt = Field(1, description="steps per row of training_metrics")
     eval_steps: PositiveInt | None = Field(None, description="None = evaluation loss at the end only")
     save_steps: PositiveInt = Field(25, description="steps between checkpoints")

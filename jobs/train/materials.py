@@ -60,4 +60,6 @@ def build_recipe(
 
 def load_models(order: Order, placement: Placement) -> tuple[Any, Any]:
     """The frozen base model and its tokenizer."""
-    return load_base(order.model, placement), load_tokenizer(order.model)
+    # FSDP divides floating-point numbers only; the bits in them are the same.
+    packed = placement.compute_dtype if order.config.train.sharding == "full" else torch.uint8
+    return load_base(order.model, placement, packed=packed), load_tokenizer(order.model)

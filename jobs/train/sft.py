@@ -246,6 +246,10 @@ def build_trainer(base: Any, tokenizer: Any, recipe: Recipe, *watchers: TrainerC
         from jobs.train.distributed_trainer import make_shared
 
         make_shared(trainer, recipe.team)
+        if recipe.train.sharding == "full":
+            from jobs.train.distributed_base import shard_base
+
+            shard_base(trainer, recipe.team, recipe.placement.device)
     return trainer
 
 
@@ -253,6 +257,10 @@ def _trainer_class(recipe: Recipe) -> type[AnswerTrainer]:
     flat = recipe.engine.name == "flat"
     if recipe.team is None:
         return FlatTrainer if flat else AnswerTrainer
+    if recipe.train.sharding == "full":
+        from jobs.train.distributed_base import ShardedTrainer
+
+        return ShardedTrainer
     from jobs.train.distributed_trainer import TeamFlatTrainer, TeamTrainer
 
     return TeamFlatTrainer if flat else TeamTrainer

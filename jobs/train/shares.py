@@ -20,10 +20,14 @@ def count_processes(config: Config) -> int:
     """P = `runtime.gpus` x `runtime.nodes`.
 
     Raises:
-        ConfigError: the rows of a step cannot be divided by it.
+        ConfigError: the rows of a step cannot be divided by it, or the base by it or with this engine.
     """
     train, runtime = config.train, config.runtime
     processes = runtime.gpus * runtime.nodes
+    if train.sharding == "full" and processes == 1:
+        raise ConfigError("train.sharding=full divides the base among processes; set runtime.gpus or runtime.nodes")
+    if train.sharding == "full" and train.engine == "flat":
+        raise ConfigError("train.sharding=full needs train.engine=plain (or auto): every process must make as many passes")
     rows = train.batch_size * train.gradient_accumulation
     if rows % processes:
         fitting = ", ".join(str(number) for number in range(1, rows + 1) if rows % number == 0)

@@ -47,12 +47,13 @@ def choose_placement(model: ModelConfig, runtime: RuntimeConfig) -> Placement:
     return Placement(device, _DTYPES[model.compute_dtype], model.quantization)
 
 
-def load_base(folder: Path, placement: Placement) -> Any:
+def load_base(folder: Path, placement: Placement, *, packed: torch.dtype = torch.uint8) -> Any:
     """The frozen base model in evaluation mode.
 
     Args:
         folder: a local folder with config.json and safetensors.
         placement: device, arithmetic, quantisation.
+        packed: the type that holds the 4-bit codes; no number depends on it.
 
     Returns:
         A transformers causal language model.
@@ -67,6 +68,7 @@ def load_base(folder: Path, placement: Placement) -> Any:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=placement.compute_dtype,
+            bnb_4bit_quant_storage=packed,
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(
