@@ -38,18 +38,27 @@ def shard_base(trainer: ShardedTrainer, team: Team, device: str) -> None:
         team: met.
         device: `cpu` or `cuda`.
     """
-    model = trainer.model
-    adapter = {parameter for parameter in model.parameters() if parameter.requires_grad}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            distributed.broadcast(parameter.data, src=0)
-    trunk = model.get_base_model().base_model
+    model, place = trainer.model, torch.device(device, team.place.local_rank if device == "cuda" else None)
+    adapter = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in adapter:
+        parameter.data = parameter.data.to(place)
+        distributed.broadcast(parameter.data, src=0)
+    base = model.get_base_model()
+    trunk = base.base_model
     mesh = init_device_mesh(device, (team.place.processes,))
     for layer in trunk.layers:
-        fully_shard(layer, mesh=mesh, ignored_params=adapter)
+        # One layer after the other comes to the GPU, which never holds more of the base than its part and a layer.
+        fully_shard(layer, mesh=mesh, ignored_params=set(adapter))
+        for module in layer.modules():
+            if getattr(module, "quant_state", None) is not None:
+                module.quant_state.to(place)
     # Embeddings, norm and head stay whole; the trunk only fetches layers ahead of their turn.
     inside = {parameter for layer in trunk.layers for parameter in layer.parameters()}
-    fully_shard(trunk, mesh=mesh, ignored_params=adapter | (set(trunk.parameters()) - inside))
+    outside = [tensor for tensor in (*base.parameters(), *base.buffers()) if tensor not in inside]
+    for tensor in outside:
+        tensor.data = tensor.data.to(place)
+    fully_shard(trunk, mesh=mesh, ignored_params={*adapter, *(set(trunk.parameters()) - inside)})
+    base.hf_device_map = {"": place.index if device == "cuda" else "cpu"}
     # Not wrapped in DDP, which takes no sharded parameters; autocast is put on all the same.
     trainer.accelerator.prepare_model = partial(trainer.accelerator.prepare_model, evaluation_mode=True)
 

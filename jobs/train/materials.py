@@ -61,5 +61,5 @@ def build_recipe(
 def load_models(order: Order, placement: Placement) -> tuple[Any, Any]:
     """The frozen base model and its tokenizer."""
     # FSDP divides floating-point numbers only; the bits in them are the same.
-    packed = placement.compute_dtype if order.config.train.sharding == "full" else torch.uint8
+    packed = placement.compute_dtype if order.config.train.sharding == "full" else None
     return load_base(order.model, placement, packed=packed), load_tokenizer(order.model)

@@ -27,7 +27,9 @@ def count_processes(config: Config) -> int:
     if train.sharding == "full" and processes == 1:
         raise ConfigError("train.sharding=full divides the base among processes; set runtime.gpus or runtime.nodes")
     if train.sharding == "full" and train.engine == "flat":
-        raise ConfigError("train.sharding=full needs train.engine=plain (or auto): every process must make as many passes")
+        raise ConfigError(
+            "train.sharding=full needs train.engine=plain (or auto): every process must make as many passes"
+        )
     rows = train.batch_size * train.gradient_accumulation
     if rows % processes:
         fitting = ", ".join(str(number) for number in range(1, rows + 1) if rows % number == 0)

@@ -126,6 +126,8 @@ def _collect_facts(
     """Content of train.json."""
     import torch
 
+    from jobs.train.adapter import count_base_bytes
+
     config, train, schedule = context.config, recipe.train, recipe.schedule
     steps = [entry for entry in trained.log if "loss" in entry]
     losses = [row["loss"] for row in rows if row["split"] == "train"]
@@ -137,6 +139,8 @@ def _collect_facts(
         "base_model": base.model_dump(include={"kind", "reference", "commit"}),
         "device": recipe.placement.device,
         "processes": recipe.processes,
+        "sharding": train.sharding,
+        "base_bytes": count_base_bytes(trained.model),
         "machines": recipe.team.place.machines if recipe.team else 1,
         "backend": recipe.team.backend if recipe.team else None,
         "gpu": torch.cuda.get_device_name() if cuda else None,

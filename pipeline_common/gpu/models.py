@@ -47,13 +47,14 @@ def choose_placement(model: ModelConfig, runtime: RuntimeConfig) -> Placement:
     return Placement(device, _DTYPES[model.compute_dtype], model.quantization)
 
 
-def load_base(folder: Path, placement: Placement, *, packed: torch.dtype = torch.uint8) -> Any:
+def load_base(folder: Path, placement: Placement, *, packed: torch.dtype | None = None) -> Any:
     """The frozen base model in evaluation mode.
 
     Args:
         folder: a local folder with config.json and safetensors.
         placement: device, arithmetic, quantisation.
-        packed: the type that holds the 4-bit codes; no number depends on it.
+        packed: the type that holds the 4-bit codes, for a base that is divided among GPUs afterwards: it is then left
+            in the machine's memory. No number depends on it.
 
     Returns:
         A transformers causal language model.
@@ -68,7 +69,7 @@ def load_base(folder: Path, placement: Placement, *, packed: torch.dtype = torch
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=placement.compute_dtype,
-            bnb_4bit_quant_storage=packed,
+            bnb_4bit_quant_storage=packed or torch.uint8,
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -77,7 +78,7 @@ def load_base(folder: Path, placement: Placement, *, packed: torch.dtype = torch
             dtype=placement.compute_dtype,
             attn_implementation="sdpa",
             # The process's own GPU, where a machine has several.
-            device_map={"": torch.cuda.current_device() if placement.device == "cuda" else "cpu"},
+            device_map={"": torch.cuda.current_device() if placement.device == "cuda" and packed is None else "cpu"},
             local_files_only=True,
             use_safetensors=True,
         )

@@ -57,6 +57,36 @@ def test_two_processes_train_as_one(
     assert names == {"logs/process-1.log"}
 
 
+def test_a_divided_base_is_the_same_base(prepare_run: Callable[..., Prepared]) -> None:
+    """FSDP: two processes keep half of the layers each, and train as one does with all of them."""
+    alone = prepare_run("train.lora_dropout=0").train()
+    divided = prepare_run("train.lora_dropout=0", "runtime.gpus=2", "train.sharding=full").train()
+
+    assert losses(divided) == pytest.approx(losses(alone), rel=ROUNDING)
+    facts, others = facts_of(divided), facts_of(alone)
+    # 2 layers of 64 x 64 (q, o), 32 x 64 (k, v) and 3 of 64 x 128, two weights to a byte, and two norms of 64 float32;
+    # each process keeps half. The embedding (384 x 64, also the head) and the last norm are whole in both.
+    layers = 2 * ((2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128) // 2 + 2 * 64 * 4)
+    rest = (384 * 64 + 64) * 4
+    assert (others["base_bytes"], facts["base_bytes"]) == (layers + rest, layers // 2 + rest)
+    assert (facts["sharding"], others["sharding"]) == ("full", "none")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("runtime.gpus=3",), r"3 processes, but a step's 8 rows .* can be divided by 1, 2, 4, 8 only"),
+        (("train.sharding=full",), "divides the base among processes; set runtime.gpus"),
+        (("train.sharding=full", "runtime.gpus=2", "train.engine=flat"), "needs train.engine=plain"),
+    ],
+)
+def test_settings_that_do_not_fit(
+    prepare_run: Callable[..., Prepared], settings: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare_run(*settings).train()
+
+
 # Long enough that the processes are still training when the signal arrives; with dropout.
 LONG = ("train.max_steps=200", "train.epochs=20", "train.save_steps=5", "train.engine=flat", "runtime.gpus=2")
 
@@ -106,10 +136,3 @@ def disturb(prepared: Prepared, step: int, number: signal.Signals, *, follower: 
     assert (len(gone), alive) == (1, [])
     assert process.returncode is not None
     return process.returncode, message
-
-
-def test_rows_that_cannot_be_divided(prepare_run: Callable[..., Prepared]) -> None:
-    with pytest.raises(ConfigError, match=r"3 processes, but a step's 8 rows .* can be divided by 1, 2, 4, 8 only"):
-        prepare_run("runtime.gpus=3").train()
-
-
