@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+
 def _count_gpus() -> int:
     if shutil.which("nvidia-smi") is None:
         return 0
