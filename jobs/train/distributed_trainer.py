@@ -79,6 +79,9 @@ class TeamMixin:
 
     def training_step(self: Any, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """One process's part of a step; the tokens that are reported are those of all."""
+        # An evaluation switches the model inside, not its wrapper.
+        if not self.model.training:
+            model.train()
         total = self._total_train_tokens + inputs.pop(_TOKENS)
         loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
         self._total_train_tokens = total
