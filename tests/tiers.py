@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 
 import pytest
+
+
+def _count_gpus() -> int:
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
+
 
 # What a tier needs, and whether this machine has it. No torch here: most runs need none.
 TIERS = {
     "gpu": ("an NVIDIA GPU (nvidia-smi)", lambda: shutil.which("nvidia-smi") is not None),
+    "multi_gpu": ("two NVIDIA GPUs (nvidia-smi -L)", lambda: _count_gpus() > 1),
     "cluster": ("a Kubernetes cluster (KUBECONFIG)", lambda: bool(os.environ.get("KUBECONFIG"))),
 }
 _left_out = pytest.StashKey[dict[str, int]]()

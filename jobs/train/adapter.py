@@ -35,6 +35,13 @@ def save_adapter(model: Any, folder: Path, base: ResolvedModel, card: str) -> No
             entry.unlink()
 
 
+def count_base_bytes(model: Any) -> int:
+    """Bytes of frozen weights that this process keeps: all of them, or its part where the base is sharded."""
+    frozen = (parameter for parameter in model.parameters() if not parameter.requires_grad)
+    kept = (tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in frozen)
+    return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+
+
 def stable_config(text: str, base: ResolvedModel) -> str:
     """PEFT's configuration without what differs from process to process and from machine to machine.
 

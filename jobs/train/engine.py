@@ -47,7 +47,7 @@ def choose_engine(train: TrainConfig, placement: Placement, degrade: Callable[[s
         degrade: takes name and detail of each part that is missing.
     """
     cuda = placement.device == "cuda"
-    if train.engine == "plain" or (train.engine == "auto" and not cuda):
+    if train.engine == "plain" or (train.engine == "auto" and (not cuda or train.sharding == "full")):
         return Engine("plain")
     if not cuda:
         return Engine("flat")

@@ -8,6 +8,7 @@ Legend: R rows, B rows of a batch, T tokens of the longest of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,7 @@ from jobs.train.flat import FlatTrainer, collate
 from jobs.train.flat_setup import make_flat
 from jobs.train.metrics import MetricsWriter
 from jobs.train.rows import LabelledRows, sort_by_length
+from jobs.train.shares import count_passes
 from jobs.train.trainer import AnswerTrainer
 from pipeline_common.errors import ConfigError, TerminatedError, TransientError
 from pipeline_common.gpu.models import ADAPTER_WEIGHTS
@@ -35,9 +37,11 @@ from pipeline_common.progress import track
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from transformers import TrainerCallback
 
     from jobs.train.batch_plan import BatchPlan
     from jobs.train.checkpoint_copies import CheckpointCopies
+    from jobs.train.distributed import Team
     from jobs.train.schedule import Schedule
     from pipeline_common.config import TrainConfig
     from pipeline_common.gpu.models import Placement
@@ -67,6 +71,13 @@ class Recipe:
     engine: Engine = PLAIN
     on_less_memory: Callable[[str], None] = _log.warning
     """Told once, if the flat engine had to halve its passes."""
+    team: Team | None = None
+    """The processes that train together; None when this one trains alone."""
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return 1 if self.team is None else self.team.place.processes
 
 
 @dataclass(frozen=True)
@@ -89,14 +100,14 @@ class Trained:
     """What was done, in either engine."""
 
 
-def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter, stop: StopSignal) -> Trained:
+def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter | None, stop: StopSignal) -> Trained:
     """Train a LoRA adapter on a frozen base, going on from the newest complete checkpoint if there is one.
 
     Args:
         base: the frozen base model; it is wrapped in place.
         tokenizer: its tokenizer.
         recipe: rows, settings, and where checkpoints live.
-        writer: takes the metrics.
+        writer: takes the metrics; None in a process that follows another.
         stop: SIGTERM; inside, it is obeyed at the end of a step.
 
     Returns:
@@ -109,25 +120,35 @@ def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter, 
     """
     steps = recipe.schedule.steps
     made_by = describe_arithmetic(recipe)
-    if recipe.copies is not None:
-        recipe.copies.restore(recipe.checkpoints, made_by)
-    checkpoint = newest_complete(recipe.checkpoints, made_by)
-    with stop.deferred(), track("training", steps) as advance:
-        watcher = StepWatcher(
-            Watch(
-                steps=steps,
-                logging_steps=recipe.train.logging_steps,
-                eval_steps=recipe.train.eval_steps,
-                made_by=made_by,
-                copies=recipe.copies,
-                writer=writer,
-                stop=stop,
-                advance=advance,
+    if recipe.team is not None:
+        recipe.team.meet(recipe.placement.device, {**made_by, "tokens": recipe.train_rows.tokens})
+    checkpoint = _find_checkpoint(recipe, made_by, leads=writer is not None)
+    with ExitStack() as stack:
+        stack.enter_context(stop.deferred())
+        watchers: list[TrainerCallback] = []
+        if recipe.team is not None:
+            from jobs.train.distributed_trainer import TeamWatcher
+
+            watchers.append(TeamWatcher(recipe.team, recipe, stop))
+        watcher = None
+        if writer is not None:
+            advance = stack.enter_context(track("training", steps))
+            watcher = StepWatcher(
+                Watch(
+                    steps=steps,
+                    logging_steps=recipe.train.logging_steps,
+                    eval_steps=recipe.train.eval_steps,
+                    made_by=made_by,
+                    copies=recipe.copies,
+                    writer=writer,
+                    stop=stop,
+                    advance=advance,
+                )
             )
-        )
+            watchers.append(watcher)
         plan = None
         try:
-            trainer = build_trainer(base, tokenizer, recipe, watcher)
+            trainer = build_trainer(base, tokenizer, recipe, *watchers)
             if isinstance(trainer, FlatTrainer):
                 plan = make_flat(trainer, recipe)
             if checkpoint is not None:
@@ -162,13 +183,27 @@ def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter, 
     )
 
 
+def _find_checkpoint(recipe: Recipe, made_by: dict[str, str], *, leads: bool) -> Checkpoint | None:
+    """What is gone on from: process 0 looks, the others are told."""
+    found = None
+    if leads:
+        if recipe.copies is not None:
+            recipe.copies.restore(recipe.checkpoints, made_by)
+        found = newest_complete(recipe.checkpoints, made_by)
+    if recipe.team is None:
+        return found
+    from jobs.train.distributed_trainer import share_checkpoint
+
+    return share_checkpoint(recipe.team, found, recipe.checkpoints)
+
+
 def _knobs(recipe: Recipe) -> str:
     if recipe.engine.name == "flat":
         return "lower train.tokens_per_batch"
     return "lower train.batch_size (and raise train.gradient_accumulation)"
 
 
-def build_trainer(base: Any, tokenizer: Any, recipe: Recipe, watcher: StepWatcher) -> AnswerTrainer:
+def build_trainer(base: Any, tokenizer: Any, recipe: Recipe, *watchers: TrainerCallback) -> AnswerTrainer:
     """The trainer, ready to go: adapters on every chosen projection, in float32.
 
     Raises:
@@ -187,7 +222,7 @@ def build_trainer(base: Any, tokenizer: Any, recipe: Recipe, watcher: StepWatche
     flat = recipe.engine.name == "flat"
     prepare_base(base, recipe.engine)
     try:
-        trainer = (FlatTrainer if flat else AnswerTrainer)(
+        trainer = _trainer_class(recipe)(
             model=base,
             args=build_arguments(recipe),
             train_dataset=_dataset(recipe.train_rows.table),
@@ -195,7 +230,7 @@ def build_trainer(base: Any, tokenizer: Any, recipe: Recipe, watcher: StepWatche
             processing_class=tokenizer,
             peft_config=lora,
             data_collator=collate if flat else None,
-            callbacks=[watcher],
+            callbacks=list(watchers),
         )
     except ValueError as error:
         if "arget modules" not in str(error) and "lm_head" not in str(error):
@@ -207,7 +242,28 @@ def build_trainer(base: Any, tokenizer: Any, recipe: Recipe, watcher: StepWatche
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if recipe.team is not None:
+        from jobs.train.distributed_trainer import make_shared
+
+        make_shared(trainer, recipe.team)
+        if recipe.train.sharding == "full":
+            from jobs.train.distributed_base import shard_base
+
+            shard_base(trainer, recipe.team, recipe.placement.device)
     return trainer
+
+
+def _trainer_class(recipe: Recipe) -> type[AnswerTrainer]:
+    flat = recipe.engine.name == "flat"
+    if recipe.team is None:
+        return FlatTrainer if flat else AnswerTrainer
+    if recipe.train.sharding == "full":
+        from jobs.train.distributed_base import ShardedTrainer
+
+        return ShardedTrainer
+    from jobs.train.distributed_trainer import TeamFlatTrainer, TeamTrainer
+
+    return TeamFlatTrainer if flat else TeamTrainer
 
 
 def build_arguments(recipe: Recipe) -> SFTConfig:
@@ -227,13 +283,24 @@ def build_arguments(recipe: Recipe) -> SFTConfig:
     # The plain engine does not look at memory: on a GPU it takes the way that fits more cards.
     checkpointing = cuda if train.activation_checkpointing == "auto" else train.activation_checkpointing
     checkpointing = checkpointing and not flat  # the flat engine decides when it has seen the memory
+    rows = train.batch_size * train.gradient_accumulation
+    # The flat engine takes a step's rows at once and cuts them itself.
+    passes = 1 if flat else train.gradient_accumulation
+    shared: dict[str, Any] = {}
+    if recipe.team is not None:
+        # Every process reads the rows of all, and takes its share of them.
+        passes = 1 if flat else count_passes(train, recipe.processes)
+        shared = {
+            "ddp_backend": recipe.team.backend,
+            "ddp_find_unused_parameters": False,
+            "ddp_broadcast_buffers": False,
+        }
     arguments = SFTConfig(
         output_dir=str(recipe.checkpoints),
         max_steps=recipe.schedule.steps,
-        # The flat engine takes a step's rows at once and cuts them itself.
-        per_device_train_batch_size=train.batch_size * (train.gradient_accumulation if flat else 1),
+        per_device_train_batch_size=rows // passes,
         per_device_eval_batch_size=_FLAT_EVAL_ROWS if flat else max(_MIN_EVAL_BATCH, train.batch_size),
-        gradient_accumulation_steps=1 if flat else train.gradient_accumulation,
+        gradient_accumulation_steps=passes,
         learning_rate=train.learning_rate,
         lr_scheduler_type=_SCHEDULERS[train.schedule],
         warmup_steps=recipe.schedule.warmup_steps,
@@ -263,6 +330,7 @@ def build_arguments(recipe: Recipe) -> SFTConfig:
         activation_checkpointing=checkpointing,
         gradient_checkpointing=checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
+        **shared,
     )
     if cuda:
         # One process trains on one GPU; the trainer would refuse a machine that shows it several.
@@ -270,11 +338,12 @@ def build_arguments(recipe: Recipe) -> SFTConfig:
     return arguments
 
 
-def restore_finished(trainer: AnswerTrainer, checkpoint: Checkpoint, watcher: StepWatcher) -> None:
+def restore_finished(trainer: AnswerTrainer, checkpoint: Checkpoint, watcher: StepWatcher | None) -> None:
     """Put a checkpoint of the last step into the trainer: nothing is left to train."""
     trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
     set_peft_model_state_dict(trainer.model, load_file(checkpoint.folder / ADAPTER_WEIGHTS))
-    watcher.restart(trainer.state.log_history)
+    if watcher is not None:
+        watcher.restart(trainer.state.log_history)
 
 
 def describe_arithmetic(recipe: Recipe) -> dict[str, str]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from jobs.train.shares import count_processes
 from pipeline_common.context import Context, Outputs
 from pipeline_common.logs import get_logger
+from pipeline_common.model_location import model_folder, resolved_models
 
 if TYPE_CHECKING:
+    from jobs.train.order import Order
     from jobs.train.sft import Recipe, Trained
-    from pipeline_common.gpu.models import Placement
     from pipeline_common.measures import Degradation
     from pipeline_common.model_location import ResolvedModel
 
@@ -26,87 +27,62 @@ _log = get_logger(__name__)
 def run(context: Context) -> Outputs:
     """Train the adapter, write it with its metrics and facts.
 
+    With several processes this one is the first of its machine; on a machine that does not lead it writes nothing.
+
     Files: adapter/ (adapter_model.safetensors, adapter_config.json, README.md), training_metrics.jsonl, train.json.
     Rows: `training_metrics`.
 
     Raises:
-        ConfigError: settings that do not fit the model, or a loss that diverges.
+        ConfigError: settings that do not fit the model or the machine, or a loss that diverges.
         InputError: rows that do not fit the model.
-        TransientError: the GPU's memory does not suffice.
+        TransientError: the GPU's memory does not suffice, or another process was lost.
         TerminatedError: SIGTERM; a checkpoint was saved.
     """
     from jobs.train.allocator import let_segments_grow
+    from jobs.train.arithmetic import choose_arithmetic
+    from jobs.train.leading import gather_team
     from jobs.train.trackers import prepare_trackers
 
     let_segments_grow()
     config = context.config
+    count_processes(config)
+    order = _place_order(context)
+    if not context.member.leads:
+        from jobs.train.follower import follow
+
+        with gather_team(context, order) as team:
+            if team is not None:
+                follow(order, team, context.stop)
+        return Outputs()
     prepare_trackers(config.train.report_to, Path(config.runtime.output_dir) / "tensorboard" / context.run_id)
-    with context.clock.phase("imports"):
-        placement, optimizer, degradations = _choose_arithmetic(context)
-        import_module("jobs.train.sft")
-
-    import torch
-
-    from jobs.train.adapter import save_adapter
-    from jobs.train.checkpoint_copies import find_copies
-    from jobs.train.engine import choose_engine
-    from jobs.train.metrics import MetricsWriter, build_rows
-    from jobs.train.model_card import render_model_card
-    from jobs.train.quiet import quiet_libraries
-    from jobs.train.rows import read_rows
-    from jobs.train.schedule import plan_steps
-    from jobs.train.sft import Recipe, fine_tune
-    from pipeline_common.gpu.models import load_base
-    from pipeline_common.gpu.tokenizer import load_tokenizer
-    from pipeline_common.model_location import model_folder, resolved_models
-
-    quiet_libraries()
-    # On the CPU every operation used here has a deterministic form; on a GPU some cost much or are missing.
-    torch.use_deterministic_algorithms(placement.device == "cpu")
-    base = resolved_models(context).base
-    folder = model_folder(base, context.store)
-    sizes = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    vocabulary, positions = int(sizes["vocab_size"]), sizes.get("max_position_embeddings")
-    train_rows = read_rows(context.input_file("prepare", "train.parquet"), vocabulary, positions)
-    validation_rows = read_rows(context.input_file("prepare", "validation.parquet"), vocabulary, positions)
-    schedule = plan_steps(train_rows.count, config.train)
+    degradations: list[Degradation] = []
 
     def degrade(name: str, detail: str) -> None:
         degradations.append(context.degrade(name, detail))
 
-    engine = choose_engine(config.train, placement, degrade)
-    recipe = Recipe(
-        train=config.train,
-        placement=placement,
-        optimizer=optimizer,
-        schedule=schedule,
-        train_rows=train_rows,
-        validation_rows=validation_rows,
-        checkpoints=context.work_dir / "checkpoints",
-        copies=find_copies(context),
-        engine=engine,
-        on_less_memory=lambda detail: degrade("less memory than measured", detail),
-    )
-    _log.info("engine %s", engine.describe())
-    _log.info(
-        "%s on %s, %s: %d rows, %d tokens (%d in the loss), %d steps = %.2f epochs%s",
-        base.title,
-        placement.device,
-        placement.quantization if placement.quantization != "none" else "not quantised",
-        train_rows.count,
-        train_rows.tokens,
-        train_rows.answer_tokens,
-        schedule.steps,
-        schedule.effective_epochs,
-        " (train.max_steps ends it)" if schedule.capped else "",
-    )
-    with context.clock.phase("load"):
-        model, tokenizer = load_base(folder, placement), load_tokenizer(folder)
-    with context.feed_rows("training_metrics") as feed, context.clock.phase("training"):
-        writer = MetricsWriter(context.files / METRICS_FILE, feed.add)
-        trained = fine_tune(model, tokenizer, recipe, writer, context.stop)
+    with context.clock.phase("imports"):
+        placement, optimizer = choose_arithmetic(config, 0, degrade)
+        import_module("jobs.train.sft")
+    with gather_team(context, order) as team:
+        base = resolved_models(context).base
+        from jobs.train.adapter import save_adapter
+        from jobs.train.checkpoint_copies import find_copies
+        from jobs.train.materials import build_recipe, load_models
+        from jobs.train.metrics import MetricsWriter, build_rows
+        from jobs.train.model_card import render_model_card
+        from jobs.train.quiet import quiet_libraries
+        from jobs.train.sft import fine_tune
 
-    rows = build_rows(trained.log, config.train.logging_steps, schedule.steps)
+        quiet_libraries()
+        recipe = build_recipe(order, placement, optimizer, degrade, copies=find_copies(context), team=team)
+        _log_plan(base, recipe)
+        with context.clock.phase("load"):
+            model, tokenizer = load_models(order, placement)
+        with context.feed_rows("training_metrics") as feed, context.clock.phase("training"):
+            writer = MetricsWriter(context.files / METRICS_FILE, feed.add)
+            trained = fine_tune(model, tokenizer, recipe, writer, context.stop)
+
+    rows = build_rows(trained.log, config.train.logging_steps, recipe.schedule.steps)
     facts = _collect_facts(context, base, recipe, trained, rows)
     with context.clock.phase("writing the adapter", "transfer"):
         save_adapter(trained.model, context.files / ADAPTER_FOLDER, base, render_model_card(config, facts))
@@ -120,32 +96,35 @@ def run(context: Context) -> Outputs:
     )
 
 
-def _choose_arithmetic(context: Context) -> tuple[Placement, str, list[Degradation]]:
-    """Where and how it is computed, with what had to be given up."""
-    from pipeline_common.gpu.four_bit import import_failure, kernel_failure
+def _place_order(context: Context) -> Order:
+    from jobs.train.order import Order
 
-    # Before anything imports PEFT, which a broken bitsandbytes would take down.
-    broken = import_failure()
+    return Order(
+        config=context.config,
+        model=model_folder(resolved_models(context).base, context.store).absolute(),
+        train_rows=context.input_file("prepare", "train.parquet").absolute(),
+        validation_rows=context.input_file("prepare", "validation.parquet").absolute(),
+        checkpoints=(context.work_dir / "checkpoints").absolute(),
+    )
 
-    from pipeline_common.gpu.models import choose_placement
 
-    config = context.config
-    placement = choose_placement(config.model, config.runtime)
-    optimizer = config.train.optimizer
-    degradations = []
-    if placement.quantization == "nf4":
-        reason = broken or kernel_failure(placement.device)
-        if reason is not None:
-            degradations.append(
-                context.degrade(
-                    "no 4-bit kernel", f"{reason}; LoRA on the base in {config.model.compute_dtype} instead"
-                )
-            )
-            placement = replace(placement, quantization="none")
-    if broken is not None and optimizer.startswith("paged_"):
-        degradations.append(context.degrade("no paged optimizer", f"{broken}; adamw_torch instead of {optimizer}"))
-        optimizer = "adamw_torch"
-    return placement, optimizer, degradations
+def _log_plan(base: ResolvedModel, recipe: Recipe) -> None:
+    schedule, placement = recipe.schedule, recipe.placement
+    _log.info("engine %s", recipe.engine.describe())
+    if recipe.processes > 1:
+        _log.info("%d processes, each with its share of a step's rows", recipe.processes)
+    _log.info(
+        "%s on %s, %s: %d rows, %d tokens (%d in the loss), %d steps = %.2f epochs%s",
+        base.title,
+        placement.device,
+        placement.quantization if placement.quantization != "none" else "not quantised",
+        recipe.train_rows.count,
+        recipe.train_rows.tokens,
+        recipe.train_rows.answer_tokens,
+        schedule.steps,
+        schedule.effective_epochs,
+        " (train.max_steps ends it)" if schedule.capped else "",
+    )
 
 
 def _collect_facts(
@@ -153,6 +132,8 @@ def _collect_facts(
 ) -> dict[str, Any]:
     """Content of train.json."""
     import torch
+
+    from jobs.train.adapter import count_base_bytes
 
     config, train, schedule = context.config, recipe.train, recipe.schedule
     steps = [entry for entry in trained.log if "loss" in entry]
@@ -164,6 +145,11 @@ def _collect_facts(
     return {
         "base_model": base.model_dump(include={"kind", "reference", "commit"}),
         "device": recipe.placement.device,
+        "processes": recipe.processes,
+        "sharding": train.sharding,
+        "base_bytes": count_base_bytes(trained.model),
+        "machines": recipe.team.place.machines if recipe.team else 1,
+        "backend": recipe.team.backend if recipe.team else None,
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "peak_gpu_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
         "compute_dtype": config.model.compute_dtype,

@@ -27,8 +27,13 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]  # the library is untyped
         """
         self._nats, self._tokens = 0.0, 0
         output = super().evaluation_loop(*args, **kwargs)
-        output.metrics["eval_loss"] = self._nats / self._tokens
+        nats, tokens = self.pool(self._nats, self._tokens)
+        output.metrics["eval_loss"] = nats / tokens
         return output
+
+    def pool(self, nats: float, tokens: int) -> tuple[float, int]:
+        """Sums over all processes; here over this one."""
+        return nats, tokens
 
     def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """One evaluation batch: labels [B, T]."""

@@ -47,12 +47,14 @@ def choose_placement(model: ModelConfig, runtime: RuntimeConfig) -> Placement:
     return Placement(device, _DTYPES[model.compute_dtype], model.quantization)
 
 
-def load_base(folder: Path, placement: Placement) -> Any:
+def load_base(folder: Path, placement: Placement, *, packed: torch.dtype | None = None) -> Any:
     """The frozen base model in evaluation mode.
 
     Args:
         folder: a local folder with config.json and safetensors.
         placement: device, arithmetic, quantisation.
+        packed: the type that holds the 4-bit codes, for a base that is divided among GPUs afterwards: it is then left
+            in the machine's memory. No number depends on it.
 
     Returns:
         A transformers causal language model.
@@ -67,6 +69,7 @@ def load_base(folder: Path, placement: Placement) -> Any:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=placement.compute_dtype,
+            bnb_4bit_quant_storage=packed or torch.uint8,
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -74,7 +77,8 @@ def load_base(folder: Path, placement: Placement) -> Any:
             quantization_config=quantization,
             dtype=placement.compute_dtype,
             attn_implementation="sdpa",
-            device_map={"": placement.device},
+            # The process's own GPU, where a machine has several.
+            device_map={"": torch.cuda.current_device() if placement.device == "cuda" and packed is None else "cpu"},
             local_files_only=True,
             use_safetensors=True,
         )

@@ -1,0 +1,298 @@
+"""Several processes that train together: how they meet, talk, stop together, and hear of one that fails.
+
+Process 0 is the stage itself, on the machine that leads; the others follow. Gradients travel through torch.distributed
+(NCCL between GPUs, Gloo between CPUs). What is said besides (who is there, SIGTERM, failures) goes through a store that
+process 0 keeps, and through a Gloo group.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import torch
+from torch import distributed
+
+from jobs.train.distributed_machines import MachineWatch
+from pipeline_common.errors import ConfigError, PipelineError, TransientError
+from pipeline_common.logs import get_logger
+
+LOCAL: Final = "127.0.0.1"
+# Pods of one Job start minutes apart where an image is pulled; afterwards all wait for the slowest load.
+MEETING_S: Final = 900.0
+# Longer than anything that process 0 does while the others wait: copying a checkpoint to a bucket that comes and goes.
+COLLECTIVE_S: Final = 600.0
+_POLL_S: Final = 0.3
+_TELL_EVERY_S: Final = 15.0
+# An error of the library may arrive before its cause does.
+_CAUSE_S: Final = 10.0
+# What is blocked in a library after its connections were cut is not waited for any longer.
+_UNBLOCK_S: Final = 30.0
+_VARIABLES: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of the processes this is."""
+
+    rank: int
+    """0 ... processes - 1."""
+    processes: int
+    local_rank: int
+    """0 ... per_machine - 1; the number of its GPU."""
+    per_machine: int
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is process 0."""
+        return self.rank == 0
+
+    @property
+    def machine(self) -> int:
+        """0 ... machines - 1."""
+        return self.rank // self.per_machine
+
+    @property
+    def machines(self) -> int:
+        """How many there are."""
+        return self.processes // self.per_machine
+
+    def describe(self) -> str:
+        """As in messages."""
+        where = f", process {self.local_rank} of machine {self.machine}" if self.machines > 1 else ""
+        return f"process {self.rank} of {self.processes}{where}"
+
+
+class Team:
+    """This process's connection to the others; made before anything is loaded, usable after `meet`."""
+
+    def __init__(self, place: Place, leader: str, port: int, check: Callable[[], None] = lambda: None) -> None:
+        """Open or find the store.
+
+        Args:
+            place: which process this is.
+            leader: host name of process 0's machine.
+            port: 0 on the leader takes any free one.
+            check: raises the error of a child process that failed.
+        """
+        self.place = place
+        self.backend = "gloo"
+        self.stopping = False
+        """SIGTERM was agreed on: every process ends after this step."""
+        self._leader = leader
+        self._check = check
+        self._failure: PipelineError | None = None
+        self._over = threading.Event()
+        self._talk: Any = None
+        self._outer: dict[str, str | None] = {}
+        self._store = self._open(port)
+        self.port = int(self._store.port)
+        self._machines = None
+        if place.machines > 1 and place.local_rank == 0:
+            self._machines = MachineWatch(place.machine, place.machines, leader, self.port)
+        if place.local_rank == 0:
+            threading.Thread(target=self._watch, name="team", daemon=True).start()
+
+    def _open(self, port: int) -> Any:
+        if self.place.leads:
+            try:
+                return _store(self._leader, port, leads=True)
+            except distributed.DistError as error:
+                raise ConfigError(
+                    f"port {port} cannot be listened on ({_first_line(error)}); set LEADER_PORT to a free one"
+                ) from error
+        await_name(self._leader, MEETING_S)
+        end = time.monotonic() + MEETING_S
+        while True:
+            try:
+                return _store(self._leader, port, leads=False)
+            except distributed.DistError as error:
+                if time.monotonic() > end:
+                    raise TransientError(
+                        f"{self.place.describe()} did not reach {self._leader}:{port} within {MEETING_S:.0f} s: "
+                        f"{_first_line(error)}"
+                    ) from error
+                _log.info("waiting for %s:%d", self._leader, port)
+                time.sleep(1.0)
+
+    @property
+    def met(self) -> bool:
+        """Whether the others can be spoken to."""
+        return self._talk is not None
+
+    def meet(self, device: str, traits: Mapping[str, Any]) -> None:
+        """Wait until everyone is there, connect, and see that all compute alike.
+
+        Args:
+            device: `cpu` or `cuda`; a GPU has been chosen.
+            traits: what must be the same everywhere.
+
+        Raises:
+            TransientError: some did not come.
+            ConfigError: two differ.
+        """
+        place = self.place
+        self._store.set(f"here/{place.rank}", socket.gethostname())
+        self._await([f"here/{rank}" for rank in range(place.processes)])
+        self.backend = "nccl" if device == "cuda" else "gloo"
+        if place.machines == 1 and sys.platform == "linux":
+            # A host name need not resolve, and nothing leaves this machine.
+            self._set("GLOO_SOCKET_IFNAME", os.environ.get("GLOO_SOCKET_IFNAME", "lo"))
+        numbers = (place.rank, place.processes, place.local_rank, place.per_machine, self._leader, self.port)
+        for name, value in zip(_VARIABLES, numbers, strict=True):
+            self._set(name, str(value))
+        distributed.init_process_group(
+            self.backend,
+            store=distributed.PrefixStore("gradients", self._store),
+            rank=place.rank,
+            world_size=place.processes,
+            timeout=timedelta(seconds=COLLECTIVE_S),
+            device_id=torch.device("cuda", place.local_rank) if device == "cuda" else None,
+        )
+        self._talk = distributed.new_group(backend="gloo", timeout=timedelta(seconds=COLLECTIVE_S))
+        for rank, others in enumerate(self.gather(dict(traits))):
+            differing = sorted(name for name in traits.keys() | others.keys() if traits.get(name) != others.get(name))
+            if differing:
+                name = differing[0]
+                raise ConfigError(
+                    f"process {rank} has {name}={others.get(name)!r}, process {place.rank} has {traits.get(name)!r}: "
+                    "all processes of a training must have the same packages, arithmetic and rows"
+                )
+        _log.info("%s: met through %s:%d, %s", place.describe(), self._leader, self.port, self.backend)
+
+    def _await(self, keys: list[str]) -> None:
+        end, told = time.monotonic() + MEETING_S, time.monotonic()
+        while missing := [key for key in keys if not self._store.check([key])]:
+            if self._failure is not None:
+                raise self._failure
+            names = ", ".join(key.removeprefix("here/") for key in missing)
+            if time.monotonic() > end:
+                raise TransientError(
+                    f"waited {MEETING_S:.0f} s for {len(keys)} processes; these did not come: {names}; see their logs"
+                )
+            if time.monotonic() - told > _TELL_EVERY_S:
+                told = time.monotonic()
+                _log.info("waiting for process %s of %d", names, len(keys))
+            time.sleep(_POLL_S)
+
+    def _set(self, name: str, value: str) -> None:
+        self._outer.setdefault(name, os.environ.get(name))
+        os.environ[name] = value
+
+    def gather(self, value: Any) -> list[Any]:
+        """One small value of each process, by rank, at every process."""
+        found: list[Any] = [None] * self.place.processes
+        distributed.all_gather_object(found, value, group=self._talk)
+        return found
+
+    def share(self, value: Any) -> Any:
+        """Process 0's value at every process; theirs does not matter."""
+        box = [value]
+        distributed.broadcast_object_list(box, src=0, group=self._talk)
+        return box[0]
+
+    def agree_to_stop(self, requested: bool) -> bool:
+        """Whether SIGTERM has reached any process; asked by all after the same step."""
+        flag = torch.tensor([int(requested)])
+        distributed.all_reduce(flag, op=distributed.ReduceOp.MAX, group=self._talk)
+        self.stopping = bool(flag.item())
+        return self.stopping
+
+    def explain(self, error: Exception) -> Exception:
+        """The failure of another process that stands behind an error here, or the error itself."""
+        if isinstance(error, PipelineError):
+            return error
+        end = time.monotonic() + _CAUSE_S
+        while self._failure is None and time.monotonic() < end:
+            self._look()
+            time.sleep(_POLL_S)
+        return self._failure or error
+
+    def _watch(self) -> None:
+        """In a thread of its own: the main one may be blocked in a library."""
+        while self._failure is None:
+            if self._over.wait(_POLL_S):
+                return
+            self._look()
+        if self._talk is not None and self.backend == "nccl":
+            # NCCL waits for a lost process as long as for a slow one.
+            distributed.distributed_c10d._abort_process_group()
+        if not self._over.wait(_UNBLOCK_S):
+            sys.stderr.write(f"train: {self._failure}\n")
+            os._exit(self._failure.exit_code)
+
+    def _look(self) -> None:
+        try:
+            self._check()
+            if self._machines is not None:
+                self._machines.look()
+        except PipelineError as failure:
+            self._failure = self._failure or failure
+
+    def part(self, error: BaseException | None) -> None:
+        """On a machine that does not lead: tell the leader how it went here; after success, wait until it has ended."""
+        if self._machines is not None:
+            self._machines.report(error)
+        while error is None and self._machines is not None and not self._machines.ended:
+            if self._failure is not None:
+                raise self._failure
+            time.sleep(_POLL_S)
+
+    def close(self) -> None:
+        """Leave; the environment is as before."""
+        self._over.set()
+        if self.place.leads and self._machines is not None:
+            self._machines.end()
+        if self._talk is not None and self._failure is None and distributed.is_initialized():
+            distributed.destroy_process_group()
+        for name, value in self._outer.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        from accelerate.state import AcceleratorState
+
+        # It is kept for the whole process, and would take the next trainer's for one of several, too.
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _store(host: str, port: int, *, leads: bool) -> Any:
+    """A connection is tried for some seconds only, so that SIGTERM is obeyed in between; then calls may take longer."""
+    store = distributed.TCPStore(
+        host, port, is_master=leads, timeout=timedelta(seconds=_TELL_EVERY_S), wait_for_workers=False
+    )
+    store.set_timeout(timedelta(seconds=MEETING_S))
+    return store
+
+
+def await_name(host: str, limit_s: float) -> None:
+    """Wait until a host name resolves: a headless Service knows a pod only when it has started.
+
+    Raises:
+        TransientError: it does not.
+    """
+    end, told = time.monotonic() + limit_s, time.monotonic() - _TELL_EVERY_S
+    while True:
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError as error:
+            if time.monotonic() > end:
+                raise TransientError(f"{host} did not resolve within {limit_s:.0f} s: {error}") from error
+            if time.monotonic() - told >= _TELL_EVERY_S:
+                told = time.monotonic()
+                _log.info("waiting for %s to resolve: %s", host, error)
+            time.sleep(min(1.0, limit_s))
+        else:
+            return
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

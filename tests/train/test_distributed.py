@@ -1,0 +1,138 @@
+"""Several processes against one: the same rows, the same losses, one set of artifacts, also after kills."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from jobs.train.checkpoints import MARKER
+from pipeline_common.config import load_config
+from pipeline_common.errors import ConfigError
+from tests.train.conftest import Finished, Prepared
+from tests.train.made_inputs import list_overrides, publish_inputs
+from tests.train.test_interruption import DEADLINE_S, signal_after, start
+from tests.train.test_stage import comparable_rows, facts_of
+
+# Sums are made in another order, and float32 rounds to 6e-8: measured 2e-7 after 16 steps.
+ROUNDING = 1e-5
+
+
+def losses(run: Finished) -> dict[tuple[str, int], float]:
+    return {(row["split"], row["step"]): row["loss"] for row in comparable_rows(run)}
+
+
+@pytest.mark.parametrize("engine", [("train.engine=plain",), ("train.engine=flat", "train.tokens_per_batch=150")])
+def test_two_processes_train_as_one(
+    engine: tuple[str, ...], model_folder: Path, train_table: pa.Table, validation_table: pa.Table, tmp_path: Path
+) -> None:
+    """89 rows are 11 steps of 8 and one of a single row, in which one process has none; then a second epoch begins."""
+    runs = []
+    for number in (1, 2):
+        settings = list_overrides(
+            model_folder,
+            tmp_path / str(number),
+            "train.lora_dropout=0",
+            "train.eval_steps=6",
+            f"runtime.gpus={number}",
+            *engine,
+        )
+        made = publish_inputs(load_config("tiny", settings), train_table.slice(0, 89), validation_table)
+        runs.append(Prepared(settings, *made).train())
+    alone, together = runs
+
+    assert together.manifest.fingerprint != ""
+    assert losses(together) == pytest.approx(losses(alone), rel=ROUNDING)
+    facts, others = facts_of(together), facts_of(alone)
+    assert (facts["processes"], facts["machines"], facts["backend"]) == (2, 1, "gloo")
+    assert (others["processes"], others["machines"], others["backend"]) == (1, 1, None)
+    assert facts["trained_tokens"] == others["trained_tokens"]
+    assert (facts["engine"], facts["steps"]) == (others["engine"], 16)
+    names = {entry.path for entry in together.manifest.files} - {entry.path for entry in alone.manifest.files}
+    assert names == {"logs/process-1.log"}
+
+
+def test_a_divided_base_is_the_same_base(prepare_run: Callable[..., Prepared]) -> None:
+    """FSDP: two processes keep half of the layers each, and train as one does with all of them."""
+    alone = prepare_run("train.lora_dropout=0").train()
+    divided = prepare_run("train.lora_dropout=0", "runtime.gpus=2", "train.sharding=full").train()
+
+    assert losses(divided) == pytest.approx(losses(alone), rel=ROUNDING)
+    facts, others = facts_of(divided), facts_of(alone)
+    # 2 layers of 64 x 64 (q, o), 32 x 64 (k, v) and 3 of 64 x 128, two weights to a byte, and two norms of 64 float32;
+    # each process keeps half. The embedding (384 x 64, also the head) and the last norm are whole in both.
+    layers = 2 * ((2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128) // 2 + 2 * 64 * 4)
+    rest = (384 * 64 + 64) * 4
+    assert (others["base_bytes"], facts["base_bytes"]) == (layers + rest, layers // 2 + rest)
+    assert (facts["sharding"], others["sharding"]) == ("full", "none")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("runtime.gpus=3",), r"3 processes, but a step's 8 rows .* can be divided by 1, 2, 4, 8 only"),
+        (("train.sharding=full",), "divides the base among processes; set runtime.gpus"),
+        (("train.sharding=full", "runtime.gpus=2", "train.engine=flat"), "needs train.engine=plain"),
+    ],
+)
+def test_settings_that_do_not_fit(
+    prepare_run: Callable[..., Prepared], settings: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare_run(*settings).train()
+
+
+# Long enough that the processes are still training when the signal arrives; with dropout.
+LONG = ("train.max_steps=200", "train.epochs=20", "train.save_steps=5", "train.engine=flat", "runtime.gpus=2")
+
+
+def test_whatever_is_killed_all_end_and_the_next_attempt_resumes_to_the_same_bytes(
+    prepare_run: Callable[..., Prepared],
+) -> None:
+    undisturbed, prepared = prepare_run(*LONG).train(), prepare_run(*LONG)
+
+    code, message = disturb(prepared, 10, signal.SIGKILL, follower=True)
+    assert code == 1, message
+    assert "process 1 of 2 was ended by SIGKILL" in message.splitlines()[-1]
+
+    code, message = disturb(prepared, 40, signal.SIGTERM, follower=True)
+    assert code == 143, message
+    assert "stopped by SIGTERM after step" in message.splitlines()[-1]
+
+    code, message = disturb(prepared, 70, signal.SIGTERM, follower=False)
+    assert code == 143, message
+    assert "stopped by SIGTERM after step" in message.splitlines()[-1]
+
+    code, message = disturb(prepared, 100, signal.SIGKILL, follower=False)
+    assert code == -signal.SIGKILL, message
+
+    resumed = prepared.train()
+    assert 100 <= facts_of(resumed)["resumed_from_step"] < 200
+    assert facts_of(resumed)["attempt"] == 5
+    assert resumed.adapter_digests() == undisturbed.adapter_digests()
+    assert comparable_rows(resumed) == comparable_rows(undisturbed)
+
+
+def disturb(prepared: Prepared, step: int, number: signal.Signals, *, follower: bool) -> tuple[int, str]:
+    """Start the stage and send a signal to it or its follower after a step; its exit code and what it said."""
+    process = start(prepared)
+    marker = prepared.checkpoints / f"checkpoint-{step}" / MARKER
+    until = time.monotonic() + DEADLINE_S
+    while not marker.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.002)
+    children = psutil.Process(process.pid).children()
+    assert len(children) == 1
+    if follower:
+        children[0].send_signal(number)
+        message = process.communicate(timeout=DEADLINE_S)[1]
+    else:
+        message = signal_after(process, marker, number)
+    gone, alive = psutil.wait_procs(children, timeout=DEADLINE_S)
+    assert (len(gone), alive) == (1, [])
+    assert process.returncode is not None
+    return process.returncode, message
