@@ -4,6 +4,9 @@ Each is a small artifact of its own under `evaluation_parts/`, its files compare
 the leader's scratch folder where all processes share it, in the artifact store between machines. Its name follows from
 everything that it was made of (configuration, code, inputs, number of shards, and all that was agreed on before), so an
 attempt that was killed finds what it had finished, and nothing older is ever taken for it.
+
+Tensors are large and soon measured again. On the leader's machine they pass through a plain file of this attempt alone:
+writing them through to the disk and reading them twice for their sha256 would take longer than measuring them.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -21,7 +25,7 @@ from numpy.typing import NDArray
 from jobs.evaluate.records import write_tensors
 from jobs.evaluate.sharing import Shard
 from pipeline_common import provenance
-from pipeline_common.artifacts import ArtifactStore
+from pipeline_common.artifacts import ArtifactStore, DirectoryStore
 from pipeline_common.context import Context
 from pipeline_common.errors import ConfigError, InputError, PipelineError, TransientError
 from pipeline_common.logs import get_logger
@@ -57,19 +61,20 @@ class Part:
 class Exchange:
     """One process's view; every process agrees on the same things in the same order."""
 
-    def __init__(self, context: Context, shard: Shard, local: ArtifactStore) -> None:
+    def __init__(self, context: Context, shard: Shard, folder: Path) -> None:
         """Look at the stores.
 
         Args:
             context: of the stage; its work folder is this process's own.
             shard: which process this is.
-            local: shared by the processes of the leader's machine.
+            folder: shared by the processes of the leader's machine.
         """
         self.shard = shard
         self.waited_s = 0.0
         self.degradations: list[Degradation] = []
         self._context = context
-        self._local = local
+        self._local = DirectoryStore(folder)
+        self._tensors = folder / "tensors"
         self._many_machines = context.member.nodes > 1
         self._finished = context.store.read_manifest(context.planned.key) if context.member.index else None
         self._base = {
@@ -113,30 +118,33 @@ class Exchange:
         self._agree(name, found.records)
         return found.records
 
-    def contribute(self, name: str, make: Callable[[], Part]) -> Part:
+    def contribute(self, name: str, make: Callable[[], Part], *, tensors: bool = False) -> Part:
         """This process's part: an earlier attempt's, or made and kept now.
 
-        The leader's tensors are not kept: they are measured again as fast as they are read.
+        Args:
+            name: of the phase.
+            make: makes the part.
+            tensors: whether parts of this phase may have a tensor; the leader's own are not kept.
         """
-        store = self._store_of(self.shard.index)
-        found = self._find(store, name, self.shard.index)
+        if tensors and self.shard.leads:
+            return make()
+        index = self.shard.index
+        store = self._store_of(index)
+        found = self._find(store, name, index, tensors=tensors)
         if found is not None:
             _log.info("%s: this shard's part was finished by an earlier attempt", name)
             return found
-        made = make()
-        if made.tensor is None or not self.shard.leads:
-            self._publish(store, name, self.shard.index, made)
-        return made
+        return self._publish(store, name, index, make(), tensors=tensors)
 
-    def gather(self, name: str, own: Part) -> list[Part]:
-        """Leader: everybody's part, in the order of the shards."""
+    def gather(self, name: str, own: Part, *, tensors: bool = False) -> list[Part]:
+        """Leader: everybody's part, in the order of the shards; `tensors` as for `contribute`."""
         assert self.shard.leads
         found: dict[int, Part] = {0: own}
         while missing := [index for index in range(self.shard.count) if index not in found]:
 
             def look(missing: Sequence[int] = missing) -> tuple[int, Part] | None:
                 for index in missing:
-                    part = self._find(self._store_of(index), name, index)
+                    part = self._find(self._store_of(index), name, index, tensors=tensors)
                     if part is not None:
                         return index, part
                 self._read_failures()
@@ -190,14 +198,19 @@ class Exchange:
     def _machine_of(self, index: int) -> int:
         return index * self._context.member.nodes // self.shard.count
 
-    def _identity(self, name: str, index: int) -> dict[str, Any]:
-        return {**self._base, "name": name, "shard": index, "agreed": self._agreed}
+    def _identity(self, store: ArtifactStore, name: str, index: int, *, tensors: bool) -> dict[str, Any]:
+        attempt = self._context.attempt if tensors and store is self._local else None
+        return {**self._base, "name": name, "shard": index, "agreed": self._agreed, "attempt": attempt}
 
     def _key(self, identity: Mapping[str, Any]) -> str:
         return f"{self._context.planned.fingerprint}-{fingerprint_of(identity)}"
 
-    def _find(self, store: ArtifactStore, name: str, index: int) -> Part | None:
-        key = f"{AREA}/{self._key(self._identity(name, index))}"
+    def _tensor_file(self, store: ArtifactStore, folder: Path, fingerprint: str) -> Path:
+        return self._tensors / f"{fingerprint}.safetensors" if store is self._local else folder / _TENSOR
+
+    def _find(self, store: ArtifactStore, name: str, index: int, *, tensors: bool = False) -> Part | None:
+        fingerprint = self._key(self._identity(store, name, index, tensors=tensors))
+        key = f"{AREA}/{fingerprint}"
         try:
             manifest = store.read_manifest(key)
             folder = None if manifest is None else store.open(manifest)
@@ -209,20 +222,25 @@ class Exchange:
             return None
         records = json.loads((folder / _RECORDS).read_text(encoding="utf-8"))
         tensor = None
-        if (folder / _TENSOR).is_file():
+        file = self._tensor_file(store, folder, fingerprint)
+        if tensors and file.is_file():
             from safetensors.numpy import load_file
 
-            tensor = np.asarray(load_file(folder / _TENSOR)["tensor"], dtype=np.float32)
+            tensor = np.asarray(load_file(file)["tensor"], dtype=np.float32)
         return Part(records, tensor, manifest.degradations)
 
-    def _publish(self, store: ArtifactStore, name: str, index: int, part: Part) -> Part:
-        identity = self._identity(name, index)
+    def _publish(self, store: ArtifactStore, name: str, index: int, part: Part, *, tensors: bool = False) -> Part:
+        identity = self._identity(store, name, index, tensors=tensors)
         folder = self._context.work_dir / "part"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / _RECORDS).write_text(json.dumps(part.records), encoding="utf-8")
         if part.tensor is not None:
-            write_tensors(folder / _TENSOR, {"tensor": part.tensor}, {})
+            file = self._tensor_file(store, folder, self._key(identity))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            beside = file.with_suffix(".new")
+            write_tensors(beside, {"tensor": part.tensor}, {})
+            beside.replace(file)
         manifest = Manifest(
             stage=AREA,
             fingerprint=self._key(identity),

@@ -85,7 +85,11 @@ class PairShare:
             return Part(share.rows, found, tuple(lesser))
 
         return {
-            role: self._exchange.contribute(f"activations-{role}", lambda role=role: measure(role))  # type: ignore[misc]
+            role: self._exchange.contribute(
+                f"activations-{role}",
+                lambda role=role: measure(role),  # type: ignore[misc]
+                tensors=True,
+            )
             for role in self.roles
         }
 

@@ -120,7 +120,9 @@ def read_pair(
         share.settle(base_is_known=known is not None)
         own = share.activations()
         measured = {
-            role: merge_activations(exchange.gather(f"activations-{role}", own[role]), prompts.prompts, role)
+            role: merge_activations(
+                exchange.gather(f"activations-{role}", own[role], tensors=True), prompts.prompts, role
+            )
             for role in share.roles
         }
         base, source = known or (measured["base"], "measured in this run")

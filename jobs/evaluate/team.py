@@ -7,6 +7,7 @@ The stage's own process leads those of its machine and starts them; that of mach
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,6 @@ from typing import Any
 
 from jobs.evaluate.exchange import Exchange, LeaderFinishedError
 from jobs.evaluate.sharing import Shard
-from pipeline_common.artifacts import DirectoryStore
 from pipeline_common.config import Config
 from pipeline_common.context import Context
 from pipeline_common.errors import InputError
@@ -77,7 +77,9 @@ def gather_team(context: Context, device: str) -> Iterator[Team]:
         _describe_follower(context, Shard(own.index + place, own.count), parts, devices[place])
         for place in range(1, gpus)
     ]
-    exchange = Exchange(context, own, DirectoryStore(parts))
+    # What a killed attempt has left there is of no use to this one.
+    shutil.rmtree(parts / "tensors", ignore_errors=True)
+    exchange = Exchange(context, own, parts)
     if own.count > 1:
         _log.info(
             "%d processes read the prompts%s", own.count, f", on {member.nodes} machines" if member.nodes > 1 else ""
@@ -159,7 +161,7 @@ def join_team(request: Request) -> tuple[Context, Exchange]:
         attempt=request.attempt,
         member=Member(**request.member),
     )
-    return context, Exchange(context, Shard(request.shard, request.count), DirectoryStore(Path(request.parts)))
+    return context, Exchange(context, Shard(request.shard, request.count), Path(request.parts))
 
 
 @contextmanager
