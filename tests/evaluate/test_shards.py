@@ -26,7 +26,8 @@ from tests.evaluate.made_models import labelled_prompts, publish_inputs
 from tests.evaluate.test_stage import FILES
 from tests.servers.buckets import serve_rclone
 
-SECONDS = 240
+SECONDS = 600
+"""Most that a run may take; some 10 where the machine has nothing else to do."""
 
 
 class Machines:
@@ -141,14 +142,14 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.parametrize("gpus", [2, 3])
-def test_the_same_bytes_from_any_number_of_processes(machines, alone, gpus):
-    name = f"gpus-{gpus}"
-    settings, place, plan = machines.prepare(name, f"runtime.gpus={gpus}")
+def test_the_same_bytes_from_three_processes(machines, alone):
+    """Two are compared below, on two machines and after interruptions; four as well."""
+    name = "gpus-3"
+    settings, place, plan = machines.prepare(name, "runtime.gpus=3")
     machines.finish(machines.start(name, settings), name)
     found = open_result(place, plan)
-    require_same(found, alone, gpus)
-    for index in range(1, gpus):
+    require_same(found, alone, 3)
+    for index in (1, 2):
         log = (found / "logs" / f"shard-{index}.log").read_text(encoding="utf-8")
         assert f"answers of shard {index}: kept" in log
         assert f"scores of shard {index}: kept" in log
@@ -186,47 +187,49 @@ def run_two_machines(machines: Machines, name: str, settings: list[str], place: 
     return open_result(place, plan)
 
 
-def test_a_killed_leader_takes_its_processes_along_and_is_taken_up(machines, alone):
-    settings, place, plan = machines.prepare("killed", "runtime.gpus=2")
-    first = machines.start("killed", settings)
-    folder = machines.folder / "killed"
-    # The plan, the follower's activations of both roles, and answers of both processes.
+def await_end(pid: int) -> None:
+    end = time.monotonic() + 60
+    while is_alive(pid):
+        assert time.monotonic() < end, "a process has outlived its leader"
+        time.sleep(0.02)
+
+
+def await_follower(process: subprocess.Popen[bytes]) -> int:
+    await_true(lambda: bool(children(process)), process)
+    (pid,) = children(process)
+    return pid
+
+
+def test_whatever_ends_an_attempt_is_told_and_the_next_goes_on(machines, alone):
+    settings, place, plan = machines.prepare("ended", "runtime.gpus=2")
+    folder = machines.folder / "ended"
+
+    first = machines.start("ended", settings)
+    # The plan, the follower's activations of both roles, and the answers of both processes.
     await_true(lambda: len(kept_parts(folder)) >= 5, first)
-    pids = children(first)
-    assert len(pids) == 1
+    follower = await_follower(first)
     first.kill()
     first.wait()
-    end = time.monotonic() + 20
-    while is_alive(pids[0]) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert not is_alive(pids[0])
-    machines.finish(machines.start("killed", settings), "killed")
+    await_end(follower)
+
+    second = machines.start("ended", settings)
+    os.kill(await_follower(second), signal.SIGKILL)
+    assert second.wait(SECONDS) == 1
+    assert "evaluate: shard 1 of 2 was ended by SIGKILL (often: the machine's memory" in machines.console("ended")
+
+    third = machines.start("ended", settings)
+    follower = await_follower(third)
+    third.terminate()
+    assert third.wait(SECONDS) == 143
+    await_end(follower)
+
+    machines.finish(machines.start("ended", settings), "ended")
     found = open_result(place, plan)
     require_same(found, alone, 2)
+    assert "answers: this shard's part was finished by an earlier attempt" in machines.console("ended")
     log = (found / "logs" / "shard-1.log").read_text(encoding="utf-8")
     assert "answers: this shard's part was finished by an earlier attempt" in log
-    assert read_manifest(found)["provenance"]["attempt"] == 2
-
-
-def test_a_killed_process_is_the_stages_error_and_the_next_attempt_goes_on(machines, alone):
-    settings, place, plan = machines.prepare("lost", "runtime.gpus=2")
-    first = machines.start("lost", settings)
-    await_true(lambda: len(kept_parts(machines.folder / "lost")) >= 1, first)
-    os.kill(children(first)[0], signal.SIGKILL)
-    assert first.wait(60) == 1
-    assert "evaluate: shard 1 of 2 was ended by SIGKILL (often: the machine's memory" in machines.console("lost")
-    machines.finish(machines.start("lost", settings), "lost")
-    require_same(open_result(place, plan), alone, 2)
-
-
-def test_sigterm_reaches_every_process(machines):
-    settings, _, _ = machines.prepare("stopped", "runtime.gpus=2")
-    process = machines.start("stopped", settings)
-    await_true(lambda: len(kept_parts(machines.folder / "stopped")) >= 1, process)
-    pids = children(process)
-    process.terminate()
-    assert process.wait(60) == 143
-    assert not is_alive(pids[0])
+    assert read_manifest(found)["provenance"]["attempt"] == 4
 
 
 def test_a_machine_that_never_comes_is_named(machines):
