@@ -266,7 +266,8 @@ class RuntimeConfig(Section):
     )
     nodes: PositiveInt = Field(1, description="machines that train and evaluate run on together")
     peers_timeout_s: PositiveFloat = Field(
-        1800.0, description="with several GPUs or machines: longest silence of another process that is waited for"
+        1800.0,
+        description="evaluate on several GPUs or machines: longest silence of another process that is waited for",
     )
     threads: PositiveInt = Field(1, description="CPU threads of torch: more only helps models above some 100 M")
     offline: bool = Field(False, description="true: the hub is never asked, only its cache")

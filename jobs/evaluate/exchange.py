@@ -22,12 +22,13 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.evaluate.machine_failures import MachineFailures
 from jobs.evaluate.records import write_tensors
 from jobs.evaluate.sharing import Shard
 from pipeline_common import provenance
 from pipeline_common.artifacts import ArtifactStore, DirectoryStore
 from pipeline_common.context import Context
-from pipeline_common.errors import ConfigError, InputError, PipelineError, TransientError
+from pipeline_common.errors import InputError, PipelineError, TransientError
 from pipeline_common.logs import get_logger
 from pipeline_common.manifest import Manifest, list_files
 from pipeline_common.measures import Degradation
@@ -84,6 +85,7 @@ class Exchange:
             "machines": context.member.nodes,
         }
         self._agreed = ""
+        self.failures = MachineFailures(context.store, f"{AREA}/{context.planned.fingerprint}", context.member)
 
     def settle(self, name: str, make: Callable[[], Any], accept: Callable[[Any], bool] = lambda _: True) -> Any:
         """Leader: say what holds from here on; what an earlier attempt said holds still, for others may have heard it.
@@ -147,7 +149,7 @@ class Exchange:
                     part = self._find(self._store_of(index), name, index, tensors=tensors)
                     if part is not None:
                         return index, part
-                self._read_failures()
+                self.failures.heed()
                 return None
 
             def whom(missing: Sequence[int] = missing) -> str:
@@ -159,18 +161,6 @@ class Exchange:
         self.degradations += [one for part in parts for one in part.degradations if one not in self.degradations]
         return parts
 
-    def fail(self, error: BaseException) -> None:
-        """A machine that does not lead: tell the leader why it stops."""
-        code = error.exit_code if isinstance(error, PipelineError) else 1
-        note = {"exit_code": code, "reason": str(error) or type(error).__name__}
-        self._context.store.put_bytes(self._note_key(self._context.member.index), json.dumps(note).encode())
-
-    def forget_failures(self) -> None:
-        """Take back what earlier attempts said: the leader everybody's, another machine its own."""
-        member = self._context.member
-        for index in range(1, member.nodes) if member.leads else (member.index,):
-            self._context.store.delete(self._note_key(index))
-
     def clean(self) -> None:
         """Leader: remove from the artifact store what passed through it, once the stage's artifact is there."""
         if not self._many_machines:
@@ -180,7 +170,7 @@ class Exchange:
             for key in store.list_keys(AREA):
                 if key.startswith(prefix):
                     store.withdraw(key)
-            self.forget_failures()
+            self.failures.forget()
         except PipelineError as error:
             # The results are safe; a retry of the whole stage would not remove these either.
             _log.warning("%s/%s... are left in %s: %s", AREA, self._context.planned.fingerprint, store.uri, error)
@@ -285,23 +275,6 @@ class Exchange:
         now = self._context.store.read_manifest(self._context.planned.key)
         if now is not None and now != self._finished:
             raise LeaderFinishedError
-
-    def _note_key(self, machine: int) -> str:
-        return f"{AREA}/{self._context.planned.fingerprint}-failed-{machine}"
-
-    def _read_failures(self) -> None:
-        """Raise what no further attempt of another machine would mend; say what one may."""
-        for machine in range(1, self._context.member.nodes):
-            content = self._context.store.get_bytes(self._note_key(machine))
-            if content is None:
-                continue
-            note = json.loads(content)
-            said = f"machine {machine}: {note['reason']}"
-            for kind in (ConfigError, InputError):
-                if note["exit_code"] == kind.exit_code:
-                    raise kind(said)
-            _log.warning("%s; waiting for another attempt of it", said)
-            self._context.store.delete(self._note_key(machine))
 
     def _describe(self, indices: Iterable[int]) -> str:
         if not self._many_machines:

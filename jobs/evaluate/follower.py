@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.evaluate.exchange import Exchange
-from jobs.evaluate.judge.judging import judge_share
+from jobs.evaluate.judge.shared import judge_share
 from jobs.evaluate.merging import read_openings
 from jobs.evaluate.openings import OpeningSet
 from jobs.evaluate.reading import choose_pair_placement, open_share, select

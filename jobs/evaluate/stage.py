@@ -46,7 +46,7 @@ def run(context: Context) -> Outputs:
                 follow(context, exchange)
                 team.followers.wait()
             return Outputs()
-        exchange.forget_failures()
+        exchange.failures.forget()
         reading = read_pair(context, models, placement, selected, clock, exchange)
         texts = {
             (prompt.prompt_id, role): answer.text

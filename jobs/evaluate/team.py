@@ -167,11 +167,11 @@ def join_team(request: Request) -> tuple[Context, Exchange]:
 @contextmanager
 def reporting(context: Context, exchange: Exchange) -> Iterator[None]:
     """On a machine that does not lead: what stops this process is told to the leader, unless that is done already."""
-    exchange.forget_failures()
+    exchange.failures.forget()
     try:
         yield
     except LeaderFinishedError:
         _log.info("%s is there: this machine's part is not needed any more", context.planned.key)
     except Exception as error:
-        exchange.fail(error)
+        exchange.failures.tell(error)
         raise

@@ -149,16 +149,16 @@ def test_waiting_is_told(tmp_path, told, monkeypatch):
 
 def test_another_machines_failure_for_good_is_the_leaders(tmp_path):
     leader = open_exchange(tmp_path, 0, machines=2)
-    open_exchange(tmp_path, 1, machine=1, machines=2).fail(InputError("the adapter is damaged"))
+    open_exchange(tmp_path, 1, machine=1, machines=2).failures.tell(InputError("the adapter is damaged"))
     with pytest.raises(InputError, match=r"^machine 1: the adapter is damaged$"):
         leader.gather("answers", Part())
-    open_exchange(tmp_path, 0, machines=2).forget_failures()
+    open_exchange(tmp_path, 0, machines=2).failures.forget()
     assert not list(tmp_path.rglob("*-failed-*"))
 
 
 def test_another_machines_passing_failure_is_waited_out(tmp_path, told):
     leader = open_exchange(tmp_path, 0, machines=2)
-    open_exchange(tmp_path, 1, machine=1, machines=2).fail(TerminatedError("stopped by SIGTERM"))
+    open_exchange(tmp_path, 1, machine=1, machines=2).failures.tell(TerminatedError("stopped by SIGTERM"))
     again = open_exchange(tmp_path, 1, machine=1, machines=2)
     thread = threading.Timer(0.5, lambda: again.contribute("answers", lambda: Part(["second attempt"])))
     thread.start()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from jobs.evaluate.exchange import Exchange, Part
+from jobs.evaluate.exchange import Exchange
 from jobs.evaluate.judge.scoring import (
     DigitScore,
     Question,
@@ -18,6 +18,7 @@ from jobs.evaluate.judge.scoring import (
     spread_scores,
     unique_questions,
 )
+from jobs.evaluate.judge.shared import require_judge, score_share
 from jobs.evaluate.judge.steps import (
     STEPS_FILE,
     StepPlan,
@@ -31,11 +32,10 @@ from jobs.evaluate.judge.steps import (
 )
 from jobs.evaluate.selection import LabelledPrompt, take_stratified
 from pipeline_common.context import Context
-from pipeline_common.errors import InputError
-from pipeline_common.judge_form import CRITERIA, FormStyle
+from pipeline_common.judge_form import CRITERIA
 from pipeline_common.logs import get_logger
 from pipeline_common.measures import Degradation, Judgement
-from pipeline_common.model_location import ResolvedModel, ResolvedModels, model_folder
+from pipeline_common.model_location import ResolvedModel, ResolvedModels
 
 if TYPE_CHECKING:
     from jobs.evaluate.judge.local import LocalJudge
@@ -94,7 +94,7 @@ def judge_answers(
 
 
 def _ask_local(context: Context, models: ResolvedModels, questions: Sequence[Question], exchange: Exchange) -> Judged:
-    judge = _require_judge(context, models)
+    judge = require_judge(context, models)
     embedded = judge.kind == "embedded"
     asked = unique_questions(questions)
     exchange.settle("questions", lambda: [asdict(question) for question in asked])
@@ -108,7 +108,7 @@ def _ask_local(context: Context, models: ResolvedModels, questions: Sequence[Que
         said = exchange.settle("judge", terms)
         return read_plan(said["steps"]), int(said["batch_tokens"])
 
-    plan, own = _score_share(context, judge, asked, exchange, settle)
+    plan, own = score_share(context, judge, asked, exchange, settle)
     found = {int(place): score for part in exchange.gather("scores", own) for place, score in part.records}
     scores = [DigitScore(**found[place]) for place in range(len(asked))]
     note = describe_judge(judge, models.base)
@@ -117,68 +117,6 @@ def _ask_local(context: Context, models: ResolvedModels, questions: Sequence[Que
         degradations = _keep_plan(context, judge.title, plan)
         note += "; " + describe_steps(plan)
     return _conclude(judge.title, note, questions, spread_scores(questions, asked, scores), degradations)
-
-
-def judge_share(context: Context, models: ResolvedModels, exchange: Exchange) -> None:
-    """Follower: load a local judge and score this process's part; nothing where the leader judges alone.
-
-    Raises:
-        InputError: the judge does not load.
-    """
-    if context.config.evaluate.judge.kind != "local":
-        return
-    asked = [Question(**question) for question in exchange.hear("questions")]
-
-    def hear(_: LocalJudge) -> tuple[StepPlan, int]:
-        said = exchange.hear("judge")
-        return read_plan(said["steps"]), int(said["batch_tokens"])
-
-    _score_share(context, _require_judge(context, models), asked, exchange, hear)
-
-
-def _require_judge(context: Context, models: ResolvedModels) -> ResolvedModel:
-    if models.judge is None:
-        raise InputError(
-            f"environment resolved no judge, but evaluate.judge.kind=local asks for "
-            f"{context.config.evaluate.judge.model}; run the environment stage with the same settings"
-        )
-    return models.judge
-
-
-def _score_share(
-    context: Context,
-    judge: ResolvedModel,
-    asked: Sequence[Question],
-    exchange: Exchange,
-    agree: Callable[[LocalJudge], tuple[StepPlan, int]],
-) -> tuple[StepPlan, Part]:
-    """Load the judge, agree on the steps and the tokens of a batch, score: records are (place, score)."""
-    import torch
-
-    from jobs.evaluate.judge.local import open_judge
-    from pipeline_common.gpu.models import Placement, choose_placement
-
-    config = context.config
-    placement = choose_placement(config.model, config.runtime)
-    embedded = judge.kind == "embedded"
-    if embedded:
-        placement = Placement(placement.device, torch.float32, "none")
-    folder = model_folder(judge, context.store)
-    style: FormStyle = "short" if embedded else "full"
-    with open_judge(folder, placement, style, config.evaluate.batch_tokens) as opened:
-        plan, batch_tokens = agree(opened)
-
-        def score() -> Part:
-            scores = opened.score(
-                asked,
-                plan,
-                min_mass=config.evaluate.judge.min_digit_mass,
-                batch_tokens=batch_tokens,
-                shard=exchange.shard,
-            )
-            return Part([[place, asdict(one)] for place, one in scores.items()])
-
-        return plan, exchange.contribute("scores", score)
 
 
 def _ask_endpoint(context: Context, models: ResolvedModels, questions: Sequence[Question]) -> Judged:
