@@ -53,7 +53,7 @@ def stage_main(
             sys.stdout.write(f"{name}: {plan.stages[name].key}: {reason}\n")
             return 0
         if not find_member(config, stage).leads:
-            execution.work_along(place, plan, plan.stages[name], load_run())
+            execution.work_along(place, plan, plan.stages[name], load_run(), force=arguments.force)
             return 0
         manifest = execution.run_stage(place, plan, plan.stages[name], load_run(), force=arguments.force)
         if stage is STAGES[-1]:

@@ -33,6 +33,8 @@ class Outputs:
     summary: Mapping[str, Any] = field(default_factory=dict)
     """A few facts for the manifest and the last lines on the console."""
     degradations: tuple[Degradation, ...] = ()
+    when_published: Callable[[], None] = lambda: None
+    """Called once the artifact is in the store: for what only an attempt that fails after all would need."""
 
 
 @dataclass(frozen=True)

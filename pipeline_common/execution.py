@@ -63,12 +63,12 @@ def run_stage(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, *, 
         return _attempt(place, plan, planned, run, lock)
 
 
-def work_along(place: Workplace, plan: Plan, planned: PlannedStage, run: Run) -> None:
+def work_along(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, *, force: bool = False) -> None:
     """Do one machine's part of a stage that another leads: no lock, no rows, nothing published.
 
     Does nothing when the artifact is there already: the leader had finished before this machine started (again).
     """
-    if find_finished(place, planned) is not None:
+    if not force and find_finished(place, planned) is not None:
         _log.info("%s is there already", planned.key)
         return
     member = find_member(place.config, planned.stage)
@@ -208,6 +208,7 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
         stop_file(handler)
     record_state(place, plan, planned, "done", attempt, started=started, ended=True)
     remember_artifact(place, plan, planned, manifest, published_in_s=clock.seconds["publishing"])
+    outputs.when_published()
     shutil.rmtree(work_dir)
     return manifest
 

@@ -35,6 +35,7 @@ _CODE: Final = (
     "model_fused.py",
     "model_reading.py",
     "model_sweep.py",
+    "sharing.py",
 )
 """Files of this stage that a state follows from."""
 _PACKAGES: Final = ("torch", "transformers", "bitsandbytes", "peft")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,17 +16,23 @@ _MEMORY_SHARE: Final = 0.6
 """Of the free memory; the rest is for the allocator's gaps and for what the estimate leaves out."""
 
 
-def token_budget_batches(lengths: Sequence[int], budget: int, max_rows: int | None = None) -> list[list[int]]:
+def token_budget_batches(
+    lengths: Sequence[int], budget: int, max_rows: int | None = None, within: Sequence[int] | None = None
+) -> list[list[int]]:
     """Group sequences of similar length.
 
     Args:
         lengths: tokens of each sequence [N].
         budget: most tokens in a batch, padding included; a longer sequence gets a batch of its own.
         max_rows: most sequences in a batch.
+        within: sequences that may share a batch, as so many in a row each; None = all of them.
 
     Returns:
-        Indices 0 ... N - 1, each once, longest first, so that a batch too large for the memory shows at the start.
+        Indices 0 ... N - 1, each once, longest first (within each such row), so that a batch too large for the memory
+        shows at the start.
     """
+    if within is not None:
+        return _batch_each(lengths, within, lambda part: token_budget_batches(part, budget, max_rows))
     batches: list[list[int]] = []
     current: list[int] = []
     width = 0
@@ -40,16 +46,19 @@ def token_budget_batches(lengths: Sequence[int], budget: int, max_rows: int | No
     return batches
 
 
-def flat_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def flat_batches(lengths: Sequence[int], budget: int, within: Sequence[int] | None = None) -> list[list[int]]:
     """Group sequences that are laid end to end, so that none is padded, into batches of nearly equal tokens.
 
     Args:
         lengths: tokens of each sequence [N].
         budget: most tokens in a batch; a longer sequence gets a batch of its own.
+        within: as for `token_budget_batches`.
 
     Returns:
         Indices 0 ... N - 1, each once, longest first, so that the longest attention shows at the start.
     """
+    if within is not None:
+        return _batch_each(lengths, within, lambda part: flat_batches(part, budget))
     # Nearly equal, for a last batch of a few sequences would leave most of a GPU idle.
     even = -(-sum(lengths) // max(1, -(-sum(lengths) // budget)))
     batches: list[list[int]] = []
@@ -62,6 +71,17 @@ def flat_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
         batches[-1].append(index)
         filled += lengths[index]
     return batches
+
+
+def _batch_each(
+    lengths: Sequence[int], sizes: Sequence[int], batch: Callable[[Sequence[int]], list[list[int]]]
+) -> list[list[int]]:
+    found = []
+    first = 0
+    for size in sizes:
+        found += [[first + index for index in part] for part in batch(lengths[first : first + size])]
+        first += size
+    return found
 
 
 @dataclass(frozen=True)

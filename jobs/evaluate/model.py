@@ -7,6 +7,7 @@ Everything that needs torch in this stage is here, in the files beside it named 
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Final, Literal
 import torch
 
 from jobs.evaluate.batching import MOST_BATCH_TOKENS, ModelShape, auto_batch_tokens
-from pipeline_common.errors import TransientError
+from pipeline_common.errors import ConfigError, TransientError
 from pipeline_common.gpu.models import Placement, attach_adapter, load_base, load_tokenizer
 from pipeline_common.logs import get_logger
 from pipeline_common.prompts import PromptFormat, stop_ids
@@ -134,6 +135,22 @@ def pad_right(sequences: Sequence[Sequence[int]], pad_id: int, device: str) -> A
     """Token ids [B, T] of B sequences, padded on the right."""
     width = max(len(ids) for ids in sequences)
     return torch.tensor([list(ids) + [pad_id] * (width - len(ids)) for ids in sequences], device=device)
+
+
+def name_gpus(wanted: int) -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` must be in each of so many processes, for a GPU each.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    there = torch.cuda.device_count()
+    if wanted > there:
+        raise ConfigError(
+            f"runtime.gpus={wanted}, but this process sees {there} GPU(s) (nvidia-smi, CUDA_VISIBLE_DEVICES); set "
+            f"runtime.gpus={there} or less"
+        )
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return (named or [str(index) for index in range(there)])[:wanted]
 
 
 def free_memory() -> None:

@@ -34,6 +34,7 @@ def sweep_flat(
     pooling: Pooling,
     bos_id: int | None,
     batch_tokens: int,
+    within: Sequence[int] | None = None,
     what: str = "activations",
     on_halved: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float32]:
@@ -49,6 +50,7 @@ def sweep_flat(
         pooling: "last" = the last prompt token; "mean" = all but a leading BOS.
         bos_id: what counts as BOS; None = the model has none.
         batch_tokens: most tokens in a batch.
+        within: prompts that may share a batch, as so many in a row each; None = all of them.
         what: for the progress display.
         on_halved: told the smaller budget when a batch did not fit, to be recorded.
 
@@ -77,7 +79,7 @@ def sweep_flat(
         trunk(**_to_device(flatten_rows([prompts[index] for index in batch]), device).model_inputs())
 
     lengths = [len(ids) for ids in prompts]
-    waiting = deque(flat_batches(lengths, batch_tokens))
+    waiting = deque(flat_batches(lengths, batch_tokens, within))
     halved = False
     with _varlen(trunk), fused_layers(trunk) as replaced, hooked(layers, norm, keep), track(what, len(prompts)) as told:
         _log.debug("%s: %d batches of at most %d tokens; fused: %s", what, len(waiting), batch_tokens, replaced)

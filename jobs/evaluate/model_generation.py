@@ -39,6 +39,7 @@ def generate(
     pad_id: int,
     max_new_tokens: int,
     batch_tokens: int,
+    within: Sequence[int] | None = None,
     decoder: Literal["auto", "steps", "library"] = "auto",
     what: str = "answers",
 ) -> list[Generated]:
@@ -52,6 +53,7 @@ def generate(
         pad_id: padding token; may be one of `stop_ids`.
         max_new_tokens: most tokens of an answer, the stop token included.
         batch_tokens: most tokens in a batch, answers included.
+        within: prompts that may share a batch, as so many in a row each; None = all of them.
         decoder: "steps" = one recorded step repeated (see `model_decoding`), "library" = transformers' own loop;
             "auto" = steps on a GPU where the model can be recorded.
         what: for the progress display.
@@ -75,7 +77,7 @@ def generate(
     device = str(next(model.parameters()).device)
     by_steps = decoder == "steps" or (decoder == "auto" and device != "cpu" and can_be_recorded(model))
     with track(what, len(prompts)) as advance:
-        for batch in token_budget_batches([len(ids) + max_new_tokens for ids in prompts], batch_tokens):
+        for batch in token_budget_batches([len(ids) + max_new_tokens for ids in prompts], batch_tokens, within=within):
             tokens, mask = pad_left([prompts[index] for index in batch], pad_id, device)
             if by_steps:
                 rows = decode_greedily(
@@ -100,6 +102,7 @@ def beam_openings(
     tokens: int,
     beams: int,
     batch_tokens: int,
+    within: Sequence[int] | None = None,
     what: str = "openings",
 ) -> list[list[Generated]]:
     """The most probable beginnings of an answer to every prompt, by beam search.
@@ -113,6 +116,7 @@ def beam_openings(
         tokens: length of a beginning.
         beams: how many per prompt.
         batch_tokens: most tokens in a batch, all beams included.
+        within: prompts that may share a batch, as so many in a row each; None = all of them.
         what: for the progress display.
 
     Returns:
@@ -136,7 +140,9 @@ def beam_openings(
     found: dict[int, list[Generated]] = {}
     device = str(next(model.parameters()).device)
     with track(what, len(prompts)) as advance:
-        for batch in token_budget_batches([(len(ids) + tokens) * beams for ids in prompts], batch_tokens):
+        for batch in token_budget_batches(
+            [(len(ids) + tokens) * beams for ids in prompts], batch_tokens, within=within
+        ):
             ids, mask = pad_left([prompts[index] for index in batch], pad_id, device)
             output = model.generate(input_ids=ids, attention_mask=mask, generation_config=search)
             rows = output[:, ids.shape[1] :].tolist()

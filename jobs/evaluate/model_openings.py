@@ -30,6 +30,7 @@ def refusal_log_odds(
     *,
     pad_id: int,
     batch_tokens: int,
+    within: Sequence[int] | None = None,
     what: str = "refusal log-odds",
 ) -> NDArray[np.float64]:
     """Log-odds that the answer begins with one of the tree's openings.
@@ -43,23 +44,30 @@ def refusal_log_odds(
         tree: the openings.
         pad_id: padding token.
         batch_tokens: most tokens in a batch; changes speed, not results beyond rounding.
+        within: prompts that may share a batch, as so many in a row each; None = all of them.
         what: for the progress display.
 
     Returns:
         Nats per prompt [N]; positive = a refusal opening is the more probable.
     """
     nodes = len(tree.tokens)
-    rows_at_once = max(1, _MAX_LOGITS // ((nodes + 1) * int(model.config.vocab_size)))
     device = str(next(model.parameters()).device)
     result = np.empty(len(prompts), dtype=np.float64)
     with track(what, len(prompts)) as advance:
         done = 0
-        for batch in token_budget_batches([len(ids) + nodes for ids in prompts], batch_tokens, rows_at_once):
+        for batch in token_budget_batches(
+            [len(ids) + nodes for ids in prompts], batch_tokens, rows_at_once(model, tree), within
+        ):
             tokens, mask = pad_left([prompts[index] for index in batch], pad_id, device)
             result[batch] = _score_batch(model, tokens, mask, tree).cpu().numpy()
             done += len(batch)
             advance(done)
     return result
+
+
+def rows_at_once(model: Any, tree: OpeningTree) -> int:
+    """Most prompts in a batch: each row has the logits of all nodes."""
+    return max(1, _MAX_LOGITS // ((len(tree.tokens) + 1) * int(model.config.vocab_size)))
 
 
 def _score_batch(model: Any, tokens: Any, mask: Any, tree: OpeningTree) -> Any:

@@ -30,6 +30,7 @@ def sweep(
     pad_id: int,
     bos_id: int | None,
     batch_tokens: int,
+    within: Sequence[int] | None = None,
     what: str = "activations",
 ) -> NDArray[np.float32]:
     """Pool the hidden states of every prompt at every layer.
@@ -45,6 +46,7 @@ def sweep(
         pad_id: padding token.
         bos_id: what counts as BOS; None = the model has none.
         batch_tokens: most tokens in a batch; changes speed, not results beyond rounding.
+        within: prompts that may share a batch, as so many in a row each; None = all of them.
         what: for the progress display.
 
     Returns:
@@ -66,7 +68,7 @@ def sweep(
 
     with hooked(layers, norm, keep), track(what, len(prompts)) as advance:
         done = 0
-        for batch in token_budget_batches([len(ids) for ids in prompts], batch_tokens):
+        for batch in token_budget_batches([len(ids) for ids in prompts], batch_tokens, within=within):
             rows = [prompts[index] for index in batch]
             state["rows"] = torch.tensor(batch, device=device)
             state["pool"] = _make_pool([(firsts[index], len(prompts[index])) for index in batch], device)

@@ -1,4 +1,4 @@
-"""What is read off both models from one load, and the ruler that the base gives; the model files do the work."""
+"""What is read off both models from one load each, and the ruler that the base gives; the model files do the work."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ from numpy.typing import NDArray
 
 from jobs.evaluate.base_activations import describe_base, find_base, keep_base
 from jobs.evaluate.behaviour import KnownWords, known_words
+from jobs.evaluate.exchange import Exchange
+from jobs.evaluate.merging import (
+    describe_openings,
+    merge_activations,
+    merge_answers,
+    merge_log_odds,
+    read_openings,
+)
 from jobs.evaluate.metric.indices import UndefinedScore
 from jobs.evaluate.metric.ruler import Ruler, fit_ruler
 from jobs.evaluate.openings import OpeningSet
-from jobs.evaluate.selection import LabelledPrompt
+from jobs.evaluate.records import read_prompts
+from jobs.evaluate.selection import LabelledPrompt, select_prompts
 from pipeline_common.clock import PhaseClock
 from pipeline_common.config import EvaluateConfig
 from pipeline_common.context import Context
@@ -26,6 +35,7 @@ from pipeline_common.model_location import ResolvedModels, model_folder
 if TYPE_CHECKING:
     from jobs.evaluate.model_generation import Generated
     from jobs.evaluate.model_reading import EncodedPrompts
+    from jobs.evaluate.model_share import PairShare
     from pipeline_common.gpu.models import Placement
 
 ROLES: Final = ("base", "tuned")
@@ -93,43 +103,83 @@ def read_pair(
     placement: Placement,
     selected: Sequence[LabelledPrompt],
     clock: PhaseClock,
+    exchange: Exchange,
 ) -> PairReading:
-    """Everything that needs the two models; their memory is free again afterwards."""
+    """Everything that needs the two models, this process's part and the others'; the memory is free afterwards."""
     from jobs.evaluate import model_reading
-    from jobs.evaluate.model import free_memory, load_pair
+    from jobs.evaluate.model import free_memory
 
     config = context.config.evaluate
-    prompt_format = context.config.prepare.prompt_format
     with clock.phase("load"):
-        folder = model_folder(models.base, context.store)
-        pair = load_pair(folder, context.input_file("train", "adapter"), placement, prompt_format)
-        prompts = model_reading.encode_selected(pair, selected, prompt_format, config)
-        words = known_words(context, pair.tokenizer, embedded=models.base.kind == "embedded")
-    lesser: list[Degradation] = []
-
-    def degrade(name: str, detail: str) -> None:
-        lesser.append(context.degrade(name, detail))
-
+        share = open_share(context, models, placement, selected, exchange)
+        prompts = share.prompts
+        words = known_words(context, share.pair.tokenizer, embedded=models.base.kind == "embedded")
     with clock.phase("activations"):
-        payload = _describe_base(models, placement, prompts, config, model_reading.chosen_sweep(pair, config))
+        payload = _describe_base(models, placement, prompts, config, share.sweep)
         known = find_base(context, payload)
-        base = known[0] if known else model_reading.read_activations(pair, prompts, config, "base", degrade)
+        share.settle(base_is_known=known is not None)
+        own = share.activations()
+        measured = {
+            role: merge_activations(
+                exchange.gather(f"activations-{role}", own[role], tensors=True), prompts.prompts, role
+            )
+            for role in share.roles
+        }
+        base, source = known or (measured["base"], "measured in this run")
         if known is None:
             keep_base(context, payload, base)
-        activations = {"base": base, "tuned": model_reading.read_activations(pair, prompts, config, "tuned", degrade)}
-        ruler = _fit_ruler(activations["base"], selected, config)
+        ruler = _fit_ruler(base, selected, config)
     with clock.phase("answers"):
-        answers = model_reading.read_answers(pair, prompts, config)
+        answers, beams = merge_answers(exchange.gather("answers", share.answers()))
     with clock.phase("refusal log-odds"):
-        openings = model_reading.find_openings(pair, prompts, answers, config)
+        found = model_reading.find_openings(share.pair, prompts, answers, beams)
+        openings = read_openings(exchange.settle("openings", lambda: describe_openings(found)))
         log_odds = None
         if isinstance(openings, OpeningSet):
-            log_odds = model_reading.read_log_odds(pair, prompts, openings, config)
-    del pair
+            log_odds = merge_log_odds(exchange.gather("log-odds", share.log_odds(openings)), len(selected))
+    del share
     free_memory()
-    source = known[1] if known else "measured in this run"
     return PairReading(
-        selected, prompts.answered, activations, source, ruler, answers, openings, log_odds, words, tuple(lesser)
+        selected,
+        prompts.answered,
+        {"base": base, "tuned": measured["tuned"]},
+        source,
+        ruler,
+        answers,
+        openings,
+        log_odds,
+        words,
+        tuple(exchange.degradations),
+    )
+
+
+def open_share(
+    context: Context,
+    models: ResolvedModels,
+    placement: Placement,
+    selected: Sequence[LabelledPrompt],
+    exchange: Exchange,
+) -> PairShare:
+    """Load the pair for this process's part."""
+    from jobs.evaluate.model import load_pair
+    from jobs.evaluate.model_reading import encode_selected
+    from jobs.evaluate.model_share import PairShare
+
+    prompt_format = context.config.prepare.prompt_format
+    folder = model_folder(models.base, context.store)
+    pair = load_pair(folder, context.input_file("train", "adapter"), placement, prompt_format)
+    prompts = encode_selected(pair, selected, prompt_format, context.config.evaluate)
+    return PairShare(context, exchange, pair, prompts)
+
+
+def select(context: Context) -> list[LabelledPrompt]:
+    """The prompts that are measured, the same in every process."""
+    config = context.config.evaluate
+    return select_prompts(
+        read_prompts(context.input_file("prepare", "prompts.parquet")),
+        config.prompts_per_class,
+        config.seed,
+        floor=config.min_prompts_per_class,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jobs.evaluate.behaviour import compare_refusals, describe_responses
 from jobs.evaluate.coherence import measure_coherence
 from jobs.evaluate.controls.measuring import measure_controls
+from jobs.evaluate.follower import follow
 from jobs.evaluate.judge.judging import judge_answers
 from jobs.evaluate.metric.diagnostics import measure_pair
 from jobs.evaluate.metric.extra_indices import measure_extra_indices
@@ -18,10 +19,10 @@ from jobs.evaluate.metric.paired import refusal_gap
 from jobs.evaluate.metric.power import detectable_drop_pct
 from jobs.evaluate.metric.representation import describe_representation, embed_pair
 from jobs.evaluate.openings import OPENING_TOKENS
-from jobs.evaluate.reading import ROLES, PairReading, choose_pair_placement, read_pair
-from jobs.evaluate.records import prompt_rows, read_prompts, score_rows, write_json_lines, write_tensors
+from jobs.evaluate.reading import ROLES, PairReading, choose_pair_placement, read_pair, select
+from jobs.evaluate.records import prompt_rows, score_rows, write_json_lines, write_tensors
 from jobs.evaluate.refusal import is_refusal
-from jobs.evaluate.selection import select_prompts
+from jobs.evaluate.team import gather_team, reporting
 from pipeline_common.clock import PhaseClock
 from pipeline_common.context import Context, Outputs
 from pipeline_common.measures import Control, Diagnostics, GeometryScore, Measures, RefusalGap
@@ -37,28 +38,31 @@ def run(context: Context) -> Outputs:
     config = context.config.evaluate
     clock = context.clock
     models = resolved_models(context)
-    selected = select_prompts(
-        read_prompts(context.input_file("prepare", "prompts.parquet")),
-        config.prompts_per_class,
-        config.seed,
-        floor=config.min_prompts_per_class,
-    )
+    selected = select(context)
     with clock.phase("imports"):
         placement, degradations = choose_pair_placement(context)
         import_module("jobs.evaluate.model_reading")
-    reading = read_pair(context, models, placement, selected, clock)
+    with gather_team(context, placement.device) as team:
+        exchange = team.exchange
+        if not exchange.shard.leads:
+            with reporting(context, exchange):
+                follow(context, exchange)
+                team.followers.wait()
+            return Outputs()
+        exchange.failures.forget()
+        reading = read_pair(context, models, placement, selected, clock, exchange)
+        texts = {
+            (prompt.prompt_id, role): answer.text
+            for role, answers in reading.answers.items()
+            for prompt, answer in zip(reading.answered_prompts, answers, strict=True)
+        }
+        with clock.phase("judge"):
+            judged = judge_answers(context, models, reading.answered_prompts, texts, exchange)
     with clock.phase("geometry"):
         geometry, diagnostics = _measure_geometry(context, reading)
         _write_activations(context, reading)
     with clock.phase("controls"):
         controls = _measure_controls(context, reading, geometry)
-    texts = {
-        (prompt.prompt_id, role): answer.text
-        for role, answers in reading.answers.items()
-        for prompt, answer in zip(reading.answered_prompts, answers, strict=True)
-    }
-    with clock.phase("judge"):
-        judged = judge_answers(context, models, reading.answered_prompts, texts)
     refused = {key: is_refusal(text) for key, text in texts.items()}
     gap, gap_note = _measure_gap(context, reading)
     overall = next(score for score in geometry if score.scope == "overall")
@@ -95,8 +99,11 @@ def run(context: Context) -> Outputs:
     write_json_lines(context.files / "responses.jsonl", rows)
     return Outputs(
         rows={"aqi_scores": score_rows(geometry), "model_responses": rows},
-        summary=_summarise(measures, clock) | {"base_activations": reading.base_source},
+        summary=_summarise(measures, clock)
+        | {"base_activations": reading.base_source, "shards": exchange.shard.count}
+        | ({"seconds_waited_for_shards": round(exchange.waited_s, 2)} if exchange.shard.count > 1 else {}),
         degradations=measures.degradations,
+        when_published=exchange.clean,
     )
 
 

@@ -1,6 +1,7 @@
 """Activations and answers of a Llama-3-8B shape on one GPU, beside how they are read without any of this.
 
 python -m tests.benchmarks.bench_gpu_activations [--prompts 4096] [--layers 32]
+python -m tests.benchmarks.bench_gpu_activations --gpus 2    # instead: both roles, shared by 1 and by 2 GPUs
 
 Random weights, made on the card: speed does not depend on the values. 4-bit base (NF4, double quantisation), an
 adapter of rank 16 on all seven matrices, prompts of mean 46 tokens, states of all layers, mean-pooled.
@@ -81,6 +82,7 @@ class _Tokenizer:
     """There are no words behind random tokens."""
 
     pad_token_id = 128_002
+    bos_token_id = 128_000
 
     def decode(self, ids: list[int], **_: Any) -> str:
         return ""
@@ -161,8 +163,14 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--batch-tokens", type=int, nargs="*", default=[])
     parser.add_argument("--profile", action="store_true", help="where a flattened sweep's GPU time goes, by kernel")
+    parser.add_argument("--gpus", type=int, default=0, help="only how both roles are shared by 1 and by so many GPUs")
     options = parser.parse_args()
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    if options.gpus:
+        from tests.benchmarks.gpu_shards import print_scaling
+
+        print_scaling(options.gpus, options.prompts, options.layers)
+        return
     started = time.perf_counter()
     pair = build_pair(options.layers)
     rate = matmul_rate()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from jobs.evaluate.exchange import Exchange
 from jobs.evaluate.judge.scoring import (
     DigitScore,
     Question,
@@ -17,22 +18,27 @@ from jobs.evaluate.judge.scoring import (
     spread_scores,
     unique_questions,
 )
+from jobs.evaluate.judge.shared import require_judge, score_share
 from jobs.evaluate.judge.steps import (
     STEPS_FILE,
     StepPlan,
     WriteText,
+    describe_plan,
     fixed_steps,
     keep_steps,
     kept_steps,
+    read_plan,
     write_steps,
 )
 from jobs.evaluate.selection import LabelledPrompt, take_stratified
 from pipeline_common.context import Context
-from pipeline_common.errors import InputError
 from pipeline_common.judge_form import CRITERIA
 from pipeline_common.logs import get_logger
 from pipeline_common.measures import Degradation, Judgement
-from pipeline_common.model_location import ResolvedModel, ResolvedModels, model_folder
+from pipeline_common.model_location import ResolvedModel, ResolvedModels
+
+if TYPE_CHECKING:
+    from jobs.evaluate.judge.local import LocalJudge
 
 KEY_VARIABLE: Final = "JUDGE_API_KEY"
 _log = get_logger(__name__)
@@ -53,14 +59,20 @@ def judge_answers(
     models: ResolvedModels,
     prompts: Sequence[LabelledPrompt],
     answers: Mapping[tuple[str, str], str],
+    exchange: Exchange,
 ) -> Judged:
     """Let the configured judge score the answers of both models.
+
+    A local judge is loaded by every process, which scores its share. An endpoint is asked by the leader alone: how many
+    requests it gets at once (`evaluate.judge.concurrency`) and which of them the budget pays for do not depend on the
+    number of GPUs here.
 
     Args:
         context: of the stage.
         models: base and judge as *environment* resolved them.
         prompts: those that both models answered; at most `evaluate.judge.max_prompts` of each label are judged.
         answers: (prompt_id, model_role) -> answer.
+        exchange: with the other processes.
 
     Returns:
         What the judge said, or that it was not measured and why: an endpoint that is away costs the judgement, not
@@ -76,38 +88,29 @@ def judge_answers(
         )
     chosen = take_stratified(prompts, config.judge.max_prompts, config.seed)
     questions = list_questions(chosen, answers)
-    ask = _ask_endpoint if config.judge.kind == "endpoint" else _ask_local
-    return ask(context, models, questions)
+    if config.judge.kind == "endpoint":
+        return _ask_endpoint(context, models, questions)
+    return _ask_local(context, models, questions, exchange)
 
 
-def _ask_local(context: Context, models: ResolvedModels, questions: Sequence[Question]) -> Judged:
-    import torch
-
-    from jobs.evaluate.judge.local import ask_local
-    from pipeline_common.gpu.models import Placement, choose_placement
-
-    config = context.config
-    judge = models.judge
-    if judge is None:
-        raise InputError(
-            f"environment resolved no judge, but evaluate.judge.kind=local asks for "
-            f"{config.evaluate.judge.model}; run the "
-            "environment stage with the same settings"
-        )
-    placement = choose_placement(config.model, config.runtime)
+def _ask_local(context: Context, models: ResolvedModels, questions: Sequence[Question], exchange: Exchange) -> Judged:
+    judge = require_judge(context, models)
     embedded = judge.kind == "embedded"
-    if embedded:
-        placement = Placement(placement.device, torch.float32, "none")
     asked = unique_questions(questions)
-    scores, plan = ask_local(
-        model_folder(judge, context.store),
-        placement,
-        asked,
-        style="short" if embedded else "full",
-        min_mass=config.evaluate.judge.min_digit_mass,
-        batch_tokens=config.evaluate.batch_tokens,
-        plan_steps=None if embedded else partial(_plan_steps, context, judge.title, _criteria(asked)),
-    )
+    exchange.settle("questions", lambda: [asdict(question) for question in asked])
+
+    def settle(opened: LocalJudge) -> tuple[StepPlan, int]:
+        def terms() -> dict[str, Any]:
+            criteria = _criteria(asked)
+            plan = fixed_steps() if embedded else _plan_steps(context, judge.title, criteria, opened.write)
+            return {"steps": describe_plan(plan), "batch_tokens": opened.batch_tokens}
+
+        said = exchange.settle("judge", terms)
+        return read_plan(said["steps"]), int(said["batch_tokens"])
+
+    plan, own = score_share(context, judge, asked, exchange, settle)
+    found = {int(place): score for part in exchange.gather("scores", own) for place, score in part.records}
+    scores = [DigitScore(**found[place]) for place in range(len(asked))]
     note = describe_judge(judge, models.base)
     degradations: tuple[Degradation, ...] = ()
     if not embedded:

@@ -6,7 +6,8 @@ first token of the assistant's. One without (and the embedded one) is asked in t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,6 +18,7 @@ from jobs.evaluate.judge.scoring import DigitScore, Question, score_probabilitie
 from jobs.evaluate.judge.steps import MAX_STEP_TOKENS, PlanSteps, StepPlan, fixed_steps
 from jobs.evaluate.model import arithmetic, explain_memory, pad_left, resolve_batch_tokens
 from jobs.evaluate.model_generation import generate
+from jobs.evaluate.sharing import ALONE, Shard, deal, list_batches
 from pipeline_common.errors import InputError
 from pipeline_common.gpu.models import Placement, load_base, load_tokenizer
 from pipeline_common.judge_form import DIGITS, FormStyle, render_form
@@ -26,6 +28,101 @@ from pipeline_common.prompts import PromptFormat, Turn, encode_prompts, stop_ids
 _SPACE_MARKS: Final = ("", " ", "Ġ", "▁")
 _MIN_SPACE_MASS: Final = 0.01
 """Less probability on a space before the digit is not followed up."""
+
+
+class LocalJudge:
+    """A loaded judge; made by `open_judge`."""
+
+    def __init__(self, model: Any, tokenizer: Any, style: FormStyle, batch_tokens: int) -> None:
+        self.batch_tokens = batch_tokens
+        """Most tokens that this process may put through at once."""
+        self._model = model
+        self._tokenizer = tokenizer
+        self._style: FormStyle = style
+        self._digits = digit_tokens(tokenizer)
+        self._format: PromptFormat = "chat_template" if tokenizer.chat_template and style == "full" else "inst"
+        self._pad_id = int(tokenizer.pad_token_id)
+
+    def write(self, request: str) -> str:
+        """The judge's own words, for the evaluation steps."""
+        (reply,) = generate(
+            self._model,
+            self._tokenizer,
+            encode_prompts(self._tokenizer, [[Turn("user", request)]], self._format),
+            stop_ids=stop_ids(self._tokenizer, self._model.generation_config.eos_token_id, self._format),
+            pad_id=self._pad_id,
+            max_new_tokens=MAX_STEP_TOKENS,
+            batch_tokens=self.batch_tokens,
+            what="evaluation steps",
+        )
+        return reply.text
+
+    def score(
+        self,
+        questions: Sequence[Question],
+        steps: StepPlan,
+        *,
+        min_mass: float,
+        batch_tokens: int,
+        shard: Shard = ALONE,
+    ) -> dict[int, DigitScore]:
+        """Fill in the forms of a shard.
+
+        Args:
+            questions: what is asked, by all shards.
+            steps: the evaluation steps.
+            min_mass: less probability on the five digits together is a missing score.
+            batch_tokens: most tokens in a batch, the same in all shards.
+            shard: whose forms.
+
+        Returns:
+            Place in `questions` -> score.
+        """
+        forms = [
+            [Turn("user", render_form(q.criterion, q.request, q.answer, self._style, steps[q.criterion].steps))]
+            for q in questions
+        ]
+        prompts = encode_prompts(self._tokenizer, forms, self._format)
+        lengths = [len(ids) for ids in prompts]
+        batches = list_batches("judge", ["judge"], lengths, lambda sizes: token_budget_batches(sizes, batch_tokens))
+        own = deal(batches, shard.count)[shard.index]
+        found: dict[int, DigitScore] = {}
+        with track("judge", sum(len(batch.rows) for batch in own)) as advance:
+            for batch in own:
+                masses = digit_probabilities(
+                    self._model,
+                    [prompts[row] for row in batch.rows],
+                    self._digits,
+                    pad_id=self._pad_id,
+                    batch_tokens=min(batch_tokens, self.batch_tokens),
+                    space_id=space_token(self._tokenizer),
+                )
+                scores = [score_probabilities(probabilities, min_mass) for probabilities in masses]
+                found.update(zip(batch.rows, scores, strict=True))
+                advance(len(found))
+        return found
+
+
+@contextmanager
+def open_judge(
+    folder: Path, placement: Placement, style: FormStyle, batch_tokens: int | Literal["auto"]
+) -> Iterator[LocalJudge]:
+    """Load a judge.
+
+    Args:
+        folder: a model folder.
+        placement: device, arithmetic, quantisation.
+        style: of the form; "short" is what the embedded judge was trained on.
+        batch_tokens: most tokens in a batch; "auto" = what the free memory allows.
+
+    Raises:
+        InputError: the folder does not load, or its tokenizer has a digit that is not one token.
+    """
+    tokenizer = load_tokenizer(folder)
+    digit_tokens(tokenizer)
+    with torch.inference_mode(), arithmetic(placement), explain_memory():
+        model = load_base(folder, placement)
+        yield LocalJudge(model, tokenizer, style, resolve_batch_tokens(batch_tokens, model))
 
 
 def ask_local(
@@ -38,56 +135,24 @@ def ask_local(
     batch_tokens: int | Literal["auto"],
     plan_steps: PlanSteps | None = None,
 ) -> tuple[list[DigitScore], StepPlan]:
-    """Load a judge and let it fill in every form.
+    """Load a judge and let it fill in every form, in this process alone.
 
     Args:
-        folder: a model folder.
+        folder: see `open_judge`, as for the placement, the style and the tokens of a batch.
         placement: device, arithmetic, quantisation.
         questions: what is asked.
-        style: of the form; "short" is what the embedded judge was trained on.
-        min_mass: less probability on the five digits together is a missing score.
-        batch_tokens: most tokens in a batch; "auto" = what the free memory allows.
+        style: of the form.
+        min_mass: see `LocalJudge.score`.
+        batch_tokens: most tokens in a batch, or "auto".
         plan_steps: finds the evaluation steps, given a way to ask the judge; None = the fixed ones.
 
     Returns:
         One score per question, and the evaluation steps (which the short form does not show).
-
-    Raises:
-        InputError: the folder does not load, or its tokenizer has a digit that is not one token.
     """
-    tokenizer = load_tokenizer(folder)
-    digits = digit_tokens(tokenizer)
-    prompt_format: PromptFormat = "chat_template" if tokenizer.chat_template and style == "full" else "inst"
-    pad_id = int(tokenizer.pad_token_id)
-    with torch.inference_mode(), arithmetic(placement), explain_memory():
-        model = load_base(folder, placement)
-        budget = resolve_batch_tokens(batch_tokens, model)
-
-        def write(request: str) -> str:
-            stops = stop_ids(tokenizer, model.generation_config.eos_token_id, prompt_format)
-            prompt = encode_prompts(tokenizer, [[Turn("user", request)]], prompt_format)
-            (reply,) = generate(
-                model,
-                tokenizer,
-                prompt,
-                stop_ids=stops,
-                pad_id=pad_id,
-                max_new_tokens=MAX_STEP_TOKENS,
-                batch_tokens=budget,
-                what="evaluation steps",
-            )
-            return reply.text
-
-        steps = plan_steps(write) if plan_steps else fixed_steps()
-        forms = [
-            [Turn("user", render_form(q.criterion, q.request, q.answer, style, steps[q.criterion].steps))]
-            for q in questions
-        ]
-        prompts = encode_prompts(tokenizer, forms, prompt_format)
-        found = digit_probabilities(
-            model, prompts, digits, pad_id=pad_id, batch_tokens=budget, space_id=space_token(tokenizer)
-        )
-    return [score_probabilities(probabilities, min_mass) for probabilities in found], steps
+    with open_judge(folder, placement, style, batch_tokens) as judge:
+        steps = plan_steps(judge.write) if plan_steps else fixed_steps()
+        found = judge.score(questions, steps, min_mass=min_mass, batch_tokens=judge.batch_tokens)
+    return [found[place] for place in range(len(questions))], steps
 
 
 def digit_tokens(tokenizer: Any) -> dict[str, list[int]]:
@@ -148,16 +213,14 @@ def _next_token_masses(
     """Summed probability of each group of tokens as the next token after every prompt [N]."""
     device = str(next(model.parameters()).device)
     result: dict[int, dict[str, float]] = {}
-    with track("judge", len(prompts)) as advance:
-        for batch in token_budget_batches([len(ids) for ids in prompts], batch_tokens):
-            tokens, mask = pad_left([prompts[index] for index in batch], pad_id, device)
-            positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-            logits = model(
-                input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1
-            ).logits
-            probabilities = logits[:, -1].float().softmax(dim=-1)
-            columns = {name: probabilities[:, list(ids)].sum(dim=1).tolist() for name, ids in groups.items()}
-            for row, index in enumerate(batch):
-                result[index] = {name: float(column[row]) for name, column in columns.items()}
-            advance(len(result))
+    for batch in token_budget_batches([len(ids) for ids in prompts], batch_tokens):
+        tokens, mask = pad_left([prompts[index] for index in batch], pad_id, device)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        logits = model(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1
+        ).logits
+        probabilities = logits[:, -1].float().softmax(dim=-1)
+        columns = {name: probabilities[:, list(ids)].sum(dim=1).tolist() for name, ids in groups.items()}
+        for row, index in enumerate(batch):
+            result[index] = {name: float(column[row]) for name, column in columns.items()}
     return [result[index] for index in range(len(prompts))]

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pipeline_common.judge_form import CRITERIA, render_steps_request
 
@@ -75,7 +75,7 @@ def parse_steps(text: str) -> tuple[str, ...] | None:
 
 def keep_steps(path: Path, judge: str, plan: StepPlan) -> None:
     """Write the steps that were used, or are to be used again after an interruption."""
-    content = {"judge": judge, "criteria": {name: asdict(steps) for name, steps in plan.items()}}
+    content = {"judge": judge, "criteria": describe_plan(plan)}
     beside = path.with_suffix(".new")
     beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     beside.replace(path)
@@ -88,4 +88,14 @@ def kept_steps(path: Path, judge: str) -> StepPlan | None:
     content = json.loads(path.read_text(encoding="utf-8"))
     if content["judge"] != judge:
         return None
-    return {name: Steps(entry["source"], tuple(entry["steps"])) for name, entry in content["criteria"].items()}
+    return read_plan(content["criteria"])
+
+
+def describe_plan(plan: StepPlan) -> dict[str, Any]:
+    """As JSON."""
+    return {name: asdict(steps) for name, steps in plan.items()}
+
+
+def read_plan(content: Mapping[str, Any]) -> StepPlan:
+    """What `describe_plan` described."""
+    return {name: Steps(entry["source"], tuple(entry["steps"])) for name, entry in content.items()}

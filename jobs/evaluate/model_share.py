@@ -1,0 +1,159 @@
+"""One process's part of reading the pair, the same in the leader and in those that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jobs.evaluate import model_reading as reading
+from jobs.evaluate.exchange import Exchange, Part
+from jobs.evaluate.model import ROLES, ModelPair
+from jobs.evaluate.model_reading import Budgets, EncodedPrompts
+from jobs.evaluate.openings import OpeningSet
+from jobs.evaluate.sharing import Batch, deal, share_of
+from pipeline_common.context import Context
+from pipeline_common.measures import Degradation
+
+
+class PairShare:
+    """A loaded pair, the prompts, and which batches of each phase are this process's."""
+
+    def __init__(self, context: Context, exchange: Exchange, pair: ModelPair, prompts: EncodedPrompts) -> None:
+        self.pair = pair
+        self.prompts = prompts
+        self._context = context
+        self._config = context.config.evaluate
+        self._exchange = exchange
+        self._own_budgets = reading.measure_budgets(pair, self._config)
+        self._planned_budgets = self._own_budgets
+        self.roles: Sequence[str] = ROLES
+        """Whose activations are measured."""
+
+    @property
+    def sweep(self) -> str:
+        """How activations are read."""
+        return reading.chosen_sweep(self.pair, self._config)
+
+    @property
+    def placement(self) -> list[str]:
+        """Where and in which arithmetic this process computes; the same in all."""
+        placement = self.pair.placement
+        return [placement.device, str(placement.compute_dtype), placement.quantization]
+
+    def settle(self, *, base_is_known: bool) -> None:
+        """Leader: say what is measured, and in which batches."""
+
+        def plan() -> dict[str, Any]:
+            budgets = [self._own_budgets.reading, self._own_budgets.generating]
+            return {"placement": self.placement, "measure_base": not base_is_known, "budgets": budgets}
+
+        def holds(said: dict[str, Any]) -> bool:
+            return said["placement"] == self.placement and (said["measure_base"] or base_is_known)
+
+        self._take(self._exchange.settle("plan", plan, holds))
+
+    def hear(self) -> None:
+        """Follower: learn it."""
+        own = self.placement
+        self._take(
+            self._exchange.hear(
+                "plan", lambda said: said["placement"] == own, f" for device, arithmetic and quantization {own}"
+            )
+        )
+
+    def _take(self, plan: dict[str, Any]) -> None:
+        self._planned_budgets = Budgets(*plan["budgets"])
+        self.roles = ROLES if plan["measure_base"] else ROLES[1:]
+
+    def activations(self) -> dict[str, Part]:
+        """Role -> tensor [rows, L + 1, D]; the records are the rows."""
+        batches = reading.activation_batches(self.prompts, self.sweep, self.roles, self._planned_budgets)
+        own = self._deal(batches)
+
+        def measure(role: str) -> Part:
+            share = share_of(own, reading.READ, role)
+            lesser: list[Degradation] = []
+            if not share.rows:
+                return Part()
+
+            def degrade(name: str, detail: str) -> None:
+                lesser.append(self._context.degrade(name, detail))
+
+            found = reading.read_activations(self.pair, self.prompts, self._config, role, share, self._budgets, degrade)
+            return Part(share.rows, found, tuple(lesser))
+
+        return {
+            role: self._exchange.contribute(
+                f"activations-{role}",
+                lambda role=role: measure(role),  # type: ignore[misc]
+                tensors=True,
+            )
+            for role in self.roles
+        }
+
+    def answers(self) -> Part:
+        """Greedy answers and the beginnings of refusals, as records."""
+        own = self._deal(
+            [
+                *reading.answer_batches(self.prompts, self._config, self._planned_budgets),
+                *reading.beam_batches(self.prompts, self._config, self._planned_budgets),
+            ]
+        )
+        ask = (self.pair, self.prompts, self._config)
+
+        def measure() -> Part:
+            records: list[dict[str, Any]] = []
+            for role in ROLES:
+                share = share_of(own, reading.ANSWER, role)
+                if share.rows:
+                    answers = reading.read_answers(*ask, role, share, self._budgets)
+                    records += [
+                        {
+                            "task": reading.ANSWER,
+                            "role": role,
+                            "row": row,
+                            "text": one.text,
+                            "token_ids": one.token_ids,
+                            "stop_id": one.stop_id,
+                        }
+                        for row, one in zip(share.rows, answers, strict=True)
+                    ]
+                share = share_of(own, reading.SEARCH, role)
+                if share.rows:
+                    found = reading.read_beams(*ask, role, share, self._budgets)
+                    records += [
+                        {"task": reading.SEARCH, "role": role, "row": row, "openings": openings}
+                        for row, openings in zip(share.rows, found, strict=True)
+                    ]
+            return Part(records)
+
+        return self._exchange.contribute("answers", measure)
+
+    def log_odds(self, openings: OpeningSet) -> Part:
+        """Refusal log-odds in nats, as records."""
+        own = self._deal(reading.odds_batches(self.pair, self.prompts, openings, self._planned_budgets))
+
+        def measure() -> Part:
+            records: list[dict[str, Any]] = []
+            for role in ROLES:
+                share = share_of(own, reading.SCORE, role)
+                if share.rows:
+                    odds = reading.read_log_odds(self.pair, self.prompts, openings, role, share, self._budgets)
+                    records += [
+                        {"role": role, "row": row, "value": float(value)}
+                        for row, value in zip(share.rows, np.asarray(odds), strict=True)
+                    ]
+            return Part(records)
+
+        return self._exchange.contribute("log-odds", measure)
+
+    @property
+    def _budgets(self) -> Budgets:
+        """What this process may put through at once."""
+        return self._own_budgets.within(self._planned_budgets)
+
+    def _deal(self, batches: Sequence[Batch]) -> list[Batch]:
+        shard = self._exchange.shard
+        return deal(batches, shard.count)[shard.index]
