@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from jobs.train.shares import count_processes
+from pipeline_common.errors import TransientError
 from pipeline_common.followers import Follower, Followers
 from pipeline_common.logs import get_logger
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # After a failure they are blocked in waiting for each other, and have nothing to save.
 _GRACE_S: Final = 3.0
 _PARTING_S: Final = 60.0
+_PUBLISHING_S: Final = 600.0
+_LOOK_EVERY_S: Final = 2.0
 _log = get_logger(__name__)
 
 
@@ -69,6 +72,25 @@ def gather_team(context: Context, order: Order) -> Iterator[Team | None]:
     finally:
         team.close()
         followers.stop(_GRACE_S)
+
+
+def await_artifact(context: Context, patience_s: float = _PUBLISHING_S) -> None:
+    """Stay until the leader's machine has published what was trained.
+
+    An Indexed Job never starts a machine again that has ended well; a leader that fails after the last step starts
+    again and needs all the others to meet.
+
+    Raises:
+        TransientError: it was not published in time, so that this machine starts again as well.
+    """
+    until = time.monotonic() + patience_s
+    while context.store.read_manifest(context.planned.key) is None:
+        if time.monotonic() > until:
+            raise TransientError(
+                f"machine 0 published no {context.planned.key} within {patience_s:.0f} s of the last step; starting "
+                "again with it"
+            )
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _follower(context: Context, order: Order, team: Team, leader: str, first: int, local: int) -> Follower:

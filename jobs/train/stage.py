@@ -40,7 +40,7 @@ def run(context: Context) -> Outputs:
     """
     from jobs.train.allocator import let_segments_grow
     from jobs.train.arithmetic import choose_arithmetic
-    from jobs.train.leading import gather_team
+    from jobs.train.leading import await_artifact, gather_team
     from jobs.train.trackers import prepare_trackers
 
     let_segments_grow()
@@ -53,6 +53,7 @@ def run(context: Context) -> Outputs:
         with gather_team(context, order) as team:
             if team is not None:
                 follow(order, team, context.stop)
+        await_artifact(context)
         return Outputs()
     prepare_trackers(config.train.report_to, Path(config.runtime.output_dir) / "tensorboard" / context.run_id)
     degradations: list[Degradation] = []

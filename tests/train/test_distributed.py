@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,12 @@ import pyarrow as pa
 import pytest
 
 from jobs.train.checkpoints import MARKER
+from jobs.train.leading import await_artifact
 from pipeline_common.config import load_config
-from pipeline_common.errors import ConfigError
+from pipeline_common.context import Context
+from pipeline_common.errors import ConfigError, TransientError
+from pipeline_common.manifest import Manifest, list_files
+from pipeline_common.termination import StopSignal
 from tests.train.conftest import Finished, Prepared
 from tests.train.made_inputs import list_overrides, publish_inputs
 from tests.train.test_interruption import DEADLINE_S, signal_after, start
@@ -136,3 +142,45 @@ def disturb(prepared: Prepared, step: int, number: signal.Signals, *, follower: 
     assert (len(gone), alive) == (1, [])
     assert process.returncode is not None
     return process.returncode, message
+
+
+def test_a_machine_stays_until_the_leader_has_published(
+    model_folder: Path, train_table: pa.Table, validation_table: pa.Table, tmp_path: Path
+) -> None:
+    """A machine that has ended well is never started again, and a leader that fails after the last step needs it."""
+    settings = list_overrides(model_folder, tmp_path)
+    place, plan = publish_inputs(load_config("tiny", settings), train_table.slice(0, 16), validation_table)
+    planned = plan.stages["train"]
+    context = Context(
+        config=place.config,
+        plan=plan,
+        planned=planned,
+        store=place.store,
+        database=place.database,
+        inputs={},
+        work_dir=tmp_path,
+        files=tmp_path,
+        stop=StopSignal(),
+        attempt=1,
+    )
+    with pytest.raises(TransientError, match=rf"machine 0 published no {planned.key} within 0 s of the last step"):
+        await_artifact(context, patience_s=0)
+
+    def publish() -> None:
+        folder = tmp_path / "made" / "train"
+        folder.mkdir()
+        (folder / "train.json").write_text("{}")
+        manifest = Manifest(
+            stage="train",
+            fingerprint=planned.fingerprint,
+            payload=json.loads(json.dumps(planned.payload)),
+            run_id=plan.run_id,
+            files=list_files(folder),
+        )
+        place.store.publish(folder, manifest)
+
+    leader = threading.Timer(0.5, publish)
+    leader.start()
+    await_artifact(context, patience_s=DEADLINE_S)
+    assert place.store.read_manifest(planned.key) is not None
+    leader.join()
