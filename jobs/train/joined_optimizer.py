@@ -16,7 +16,8 @@ def join_parameters(optimizer: torch.optim.Optimizer) -> None:
 
     Gradients stay with the parameters, for clipping; they are joined when a step is made, and the vector's is dropped
     after it. Call it before the first step. Groups of parameters of different type or device, or of one, stay as they
-    are; so do all groups where states are kept in 8 bits, since those are rounded in blocks.
+    are; so do all groups where states are kept in 8 bits, since those are rounded in blocks. Parameters that something
+    moves in the meantime (to another device object of the same processor, say) are put back with their values.
     """
     if getattr(getattr(optimizer, "args", None), "optim_bits", 32) != 32:
         return
@@ -29,6 +30,7 @@ def join_parameters(optimizer: torch.optim.Optimizer) -> None:
 
     def gather(*_: Any) -> None:
         for vector, members in joined:
+            _put_back(vector, members)
             gradients = [torch.zeros_like(member) if member.grad is None else member.grad for member in members]
             vector.grad = torch.cat([gradient.reshape(-1) for gradient in gradients])
 
@@ -41,9 +43,14 @@ def join_parameters(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _join(members: list[torch.nn.Parameter]) -> torch.nn.Parameter:
-    vector = torch.cat([member.detach().reshape(-1) for member in members])
-    start = 0
-    for member in members:
-        member.data = vector[start : start + member.numel()].view(member.shape)
-        start += member.numel()
-    return torch.nn.Parameter(vector)
+    vector = torch.nn.Parameter(torch.cat([member.detach().reshape(-1) for member in members]))
+    _put_back(vector, members)
+    return vector
+
+
+def _put_back(vector: torch.nn.Parameter, members: list[torch.nn.Parameter]) -> None:
+    """Make each member a view of its part of the vector, which takes its values over."""
+    for part, member in zip(vector.detach().split([member.numel() for member in members]), members, strict=True):
+        if member.data_ptr() != part.data_ptr():
+            part.copy_(member.detach().reshape(-1))
+            member.data = part.view(member.shape)

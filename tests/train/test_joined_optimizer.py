@@ -52,3 +52,16 @@ def test_states_in_8_bits_and_parameters_of_different_type_stay_apart() -> None:
     same.args = type("Arguments", (), {"optim_bits": 8})()
     join_parameters(same)
     assert len(same.param_groups[0]["params"]) == 2
+
+
+def test_parameters_that_were_moved_are_put_back_with_their_values() -> None:
+    """A trainer of several processes on a CPU moves a model from "cpu" to "cpu:0", which copies it."""
+    a, b = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimizer = torch.optim.SGD([a, b], lr=1.0)
+    join_parameters(optimizer)
+    b.data = torch.full((3,), 5.0)
+    for _ in range(2):
+        a.grad, b.grad = torch.full((3,), 0.25), torch.full((3,), 1.0)
+        optimizer.step()
+    assert a.tolist() == [0.5] * 3
+    assert b.tolist() == [3.0] * 3

@@ -15,12 +15,14 @@ import pytest
 import torch
 
 from jobs.train.checkpoints import MARKER
+from jobs.train.engine import choose_engine
 from jobs.train.flat_loss import sum_nats
 from jobs.train.metrics import MetricsWriter
 from jobs.train.rows import IGNORED, LabelledRows
 from jobs.train.sft import fine_tune
+from pipeline_common.config import TrainConfig
 from pipeline_common.errors import TransientError
-from pipeline_common.gpu.models import load_base
+from pipeline_common.gpu.models import Placement, load_base
 from pipeline_common.termination import StopSignal
 from tests.train.conftest import Finished, Prepared
 from tests.train.made_trainers import Build, TrainerMaker, losses
@@ -65,6 +67,13 @@ def long_rows(tokenizer: Any, tmp_path: Path) -> Iterator[TrainerMaker]:
 def apart(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """Relative Frobenius norm."""
     return float((found.float() - wanted.float()).norm() / wanted.float().norm())
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.bfloat16, "flat"), (torch.float32, "plain")])
+def test_auto_is_flat_where_the_attention_kernel_is(dtype: torch.dtype, name: str) -> None:
+    told: list[str] = []
+    engine = choose_engine(TrainConfig(engine="auto"), Placement("cuda", dtype, "none"), lambda *why: told.extend(why))
+    assert (engine.name, told) == (name, [])
 
 
 def test_the_trajectory_is_the_plain_engines_within_bfloat16(build: Build) -> None:
