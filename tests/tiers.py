@@ -43,7 +43,10 @@ def pytest_collection_modifyitems(config, items):
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
     """With several workers, each has collected the same: what one of them left out is what was left out."""
-    node.config.stash[_left_out] = getattr(node, "workeroutput", {}).get("left_out", {})
+    said = getattr(node, "workeroutput", {})
+    # A worker that crashed says nothing; another one does.
+    if "left_out" in said:
+        node.config.stash[_left_out] = said["left_out"]
 
 
 def pytest_sessionfinish(session):

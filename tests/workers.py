@@ -7,6 +7,9 @@ import os
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+# Before numpy or torch is imported: each worker is a core's worth already, and the threads of their libraries, waiting
+# for one another on cores that others use, made some tests twenty times as long. Processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The longest group would be waited for anyway, and on a machine of many cores the others are somebody's.
 MAX_WORKERS = 4
 # These write into the output of the walks (tests/pipeline/conftest.py): one worker, in this order.
@@ -26,6 +29,8 @@ LONG = (
     "tests/common/artifacts/test_bucket_faults.py",
     "tests/house/test_readme.py",
     "tests/train/test_lost_machine.py",
+    "tests/train/test_stage.py",
+    "tests/train/test_flat.py",
 )
 
 
