@@ -247,7 +247,9 @@ class Team:
             time.sleep(_POLL_S)
 
     def close(self) -> None:
-        """Leave; the environment is as before."""
+        """Leave; the environment is as before. A second call does nothing."""
+        if self._over.is_set():
+            return
         self._over.set()
         if self.place.leads and self._machines is not None:
             self._machines.end()

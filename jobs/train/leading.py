@@ -62,6 +62,8 @@ def gather_team(context: Context, order: Order) -> Iterator[Team | None]:
         children.append(followers)
         yield team
         team.part(None)
+        # NCCL's connections are closed by both ends at once.
+        team.close()
         _await_end(followers)
     except Exception as error:
         known = team.explain(error)
