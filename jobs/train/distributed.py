@@ -239,9 +239,10 @@ class Team:
 
     def part(self, error: BaseException | None) -> None:
         """On a machine that does not lead: tell the leader how it went here; after success, wait until it has ended."""
-        if self._machines is not None:
-            self._machines.report(error)
-        while error is None and self._machines is not None and not self._machines.ended:
+        if self._machines is None or self.place.leads:
+            return
+        self._machines.report(error)
+        while error is None and not self._machines.ended:
             if self._failure is not None:
                 raise self._failure
             time.sleep(_POLL_S)
