@@ -239,12 +239,14 @@ class Team:
 
     def part(self, error: BaseException | None) -> None:
         """On a machine that does not lead: tell the leader how it went here; after success, wait until it has ended."""
-        if self._machines is not None:
-            self._machines.report(error)
-        while error is None and self._machines is not None and not self._machines.ended:
+        if self._machines is None or self.place.leads:
+            return
+        while error is None and not self._machines.ended:
             if self._failure is not None:
                 raise self._failure
             time.sleep(_POLL_S)
+        # The leader keeps its store until it has heard this.
+        self._machines.report(error)
 
     def close(self) -> None:
         """Leave; the environment is as before. A second call does nothing."""
