@@ -155,7 +155,7 @@ class FlatTrainer(AnswerTrainer):
 
     def _run_pass(self, model: Any, inputs: dict[str, Any], items: Any) -> torch.Tensor:
         # The library's own step goes through thousands of modules each time to switch them to training.
-        if not model.training:
+        if not self.model.training:
             model.train()
         with self.compute_loss_context_manager():
             loss = self.compute_loss(model, inputs, num_items_in_batch=items)
