@@ -21,6 +21,8 @@ WALKERS = tuple(
 LONG = (
     WALKERS[0],
     "tests/pipeline/test_kill.py",
+    "tests/evaluate/test_shards.py",
+    "tests/train/test_distributed.py",
     "tests/train/test_interruption.py",
     "tests/common/database/test_stage_faults.py",
     "tests/pipeline/cluster/test_orchestrator.py",

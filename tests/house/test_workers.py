@@ -11,7 +11,7 @@ from pipeline_common.stages import REPOSITORY
 from tests.workers import LONG, MAX_WORKERS, WALKERS, group, pytest_xdist_auto_num_workers
 
 # They only read what the walks left, so they may run beside the tests that write there.
-READERS = {"tests/pipeline/test_calibrate.py", "tests/pipeline/test_kill.py"}
+READERS = {f"tests/pipeline/test_{name}.py" for name in ("calibrate", "kill", "other_tools", "report")}
 
 
 def test_the_tables_name_files_that_exist():
