@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from jobs.evaluate.exchange import AREA
@@ -129,9 +131,14 @@ def kept_parts(folder: Path) -> list[Path]:
     return list(folder.glob(f"machine-0/work/evaluate-*/parts/{AREA}/*/manifest.json"))
 
 
-def children(process: subprocess.Popen[bytes]) -> list[int]:
-    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8")
-    return [int(pid) for pid in listed.split()]
+def list_followers(process: subprocess.Popen[bytes]) -> list[int]:
+    """The stage has other children, too, for a moment: git says which commit it is."""
+    found = []
+    for child in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "jobs.evaluate.shard" in child.cmdline():
+                found.append(child.pid)
+    return found
 
 
 def is_alive(pid: int) -> bool:
@@ -195,8 +202,8 @@ def await_end(pid: int) -> None:
 
 
 def await_follower(process: subprocess.Popen[bytes]) -> int:
-    await_true(lambda: bool(children(process)), process)
-    (pid,) = children(process)
+    await_true(lambda: bool(list_followers(process)), process)
+    (pid,) = list_followers(process)
     return pid
 
 
