@@ -75,6 +75,9 @@ def _observe_active(job: Json, pods: Sequence[Json], events: Sequence[Json]) -> 
     if not active:
         if status.get("ready"):
             return Observation(Phase.RUNNING, f"running{again}")
+        if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods):
+            # The Job's controller has not counted it yet.
+            return Observation(Phase.RUNNING, f"its pod has ended well{again}")
         told = newest_event(events, warning=True)
         return Observation(Phase.QUEUED, f"queued: {told or 'no pod yet'}{again}")
     phase, why = describe_start(active[-1], events)

@@ -286,8 +286,11 @@ def test_no_more_rights_than_it_needs(cluster):
     account = f"system:serviceaccount:{cluster.namespace}:pipeline"
 
     def may(verb: str, resource: str) -> bool:
+        # To kubectl "pods/log" is the pod called log.
+        kind, _, below = resource.partition("/")
+        asked = [verb, kind, *([f"--subresource={below}"] if below else [])]
         done = subprocess.run(
-            ["kubectl", "-n", cluster.namespace, "auth", "can-i", verb, resource, "--as", account],
+            ["kubectl", "-n", cluster.namespace, "auth", "can-i", *asked, "--as", account],
             capture_output=True,
             text=True,
             check=False,

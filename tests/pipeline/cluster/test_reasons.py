@@ -62,6 +62,7 @@ EVENT = {"type": "Warning", "reason": "FailedMount", "message": "secret not foun
         ),
         (job(("FailureTarget", "PodFailurePolicy")), [], [], Phase.RUNNING, "its pods are ending"),
         (job(), [], [], Phase.QUEUED, "queued: no pod yet"),
+        (job(), [pod("Succeeded", **ended(0, "Completed"))], [], Phase.RUNNING, "its pod has ended well"),
         (job(), [], [EVENT], Phase.QUEUED, "queued: FailedMount: secret not found"),
         (job(), [pod(**UNSCHEDULED)], [], Phase.QUEUED, "queued: 0/1"),
         (
