@@ -214,6 +214,15 @@ class Team:
         while self._failure is None and time.monotonic() < end:
             self._look()
             time.sleep(_POLL_S)
+        if self._failure is None and self.place.leads and self._machines is not None:
+            # What breaks a connection at once is told long before the silence would be.
+            silent = self._machines.list_silent(_CAUSE_S / 2)
+            if silent:
+                names = ", ".join(f"machine {machine}" for machine in silent)
+                return TransientError(
+                    f"{names}: gone, or cut off ({_first_line(error)}); the same command on every machine goes on from "
+                    "the last checkpoint"
+                )
         return self._failure or error
 
     def _watch(self) -> None:

@@ -72,6 +72,15 @@ class MachineWatch:
                 "command goes on from the last checkpoint"
             )
 
+    def list_silent(self, limit_s: float) -> list[int]:
+        """On the leader: machines that have said nothing for so long, and had not ended."""
+        now = time.monotonic()
+        return [
+            machine
+            for machine, (_, since) in sorted(self._heard.items())
+            if now - since > limit_s and not self._store.check([f"bye/{machine}"])
+        ]
+
     def report(self, error: BaseException | None) -> None:
         """Tell the leader how this machine's part ended."""
         if self._machine == 0:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +22,9 @@ from pipeline_common.config import load_config
 from pipeline_common.context import Context
 from pipeline_common.errors import ConfigError, TransientError
 from pipeline_common.manifest import Manifest, list_files
+from pipeline_common.stages import REPOSITORY
 from pipeline_common.termination import StopSignal
+from tests.servers.ports import free_port
 from tests.train.conftest import Finished, Prepared
 from tests.train.made_inputs import list_overrides, publish_inputs
 from tests.train.test_interruption import DEADLINE_S, signal_after, start
@@ -142,6 +147,61 @@ def disturb(prepared: Prepared, step: int, number: signal.Signals, *, follower: 
     assert (len(gone), alive) == (1, [])
     assert process.returncode is not None
     return process.returncode, message
+
+
+def start_machine(prepared: Prepared, index: int, folder: Path, port: int) -> subprocess.Popen[str]:
+    """The stage on one of two machines, which share the artifacts and nothing else."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ARTIFACTS_URI": prepared.place.store.uri,
+        "JOB_COMPLETION_INDEX": str(index),
+        "LEADER_ADDRESS": "localhost",
+        "LEADER_PORT": str(port),
+    }
+    own = [f"runtime.output_dir={folder}"] if index else []
+    command = [sys.executable, "-m", "jobs.train", "--config", "tiny", *prepared.overrides, *own]
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def test_two_machines_train_as_one(prepare_run: Callable[..., Prepared], tmp_path: Path) -> None:
+    alone = prepare_run("train.lora_dropout=0").train()
+    shared = prepare_run("train.lora_dropout=0", "runtime.nodes=2")
+    port = free_port()
+    machines = [start_machine(shared, index, tmp_path / "other", port) for index in (0, 1)]
+    for machine in machines:
+        message = machine.communicate(timeout=DEADLINE_S)[1]
+        assert machine.returncode == 0, message
+
+    together = shared.train()  # finds what the leader has published
+    assert losses(together) == pytest.approx(losses(alone), rel=ROUNDING)
+    facts = facts_of(together)
+    assert (facts["processes"], facts["machines"], facts["backend"]) == (2, 2, "gloo")
+    assert not list((tmp_path / "other").rglob("results.db")), "a machine that does not lead writes no rows"
+    assert not list((tmp_path / "other").rglob("manifest.json"))
+
+
+def test_the_loss_of_a_machine_is_told_and_both_go_on_together(
+    prepare_run: Callable[..., Prepared], tmp_path: Path
+) -> None:
+    shared = prepare_run("train.max_steps=100", "train.epochs=20", "train.save_steps=5", "runtime.nodes=2")
+    port = free_port()
+    leader, other = (start_machine(shared, index, tmp_path / "other", port) for index in (0, 1))
+    signal_after(other, shared.checkpoints / "checkpoint-10" / MARKER, signal.SIGKILL)
+    said = leader.communicate(timeout=DEADLINE_S)[1]
+    assert leader.returncode == 1, said
+    assert "machine 1" in said.splitlines()[-1]
+
+    port = free_port()
+    machines = [start_machine(shared, index, tmp_path / "fresh", port) for index in (0, 1)]
+    for machine in machines:
+        message = machine.communicate(timeout=DEADLINE_S)[1]
+        assert machine.returncode == 0, message
+    facts = facts_of(shared.train())
+    assert 10 <= facts["resumed_from_step"] < 100
+    assert (facts["steps"], facts["machines"], facts["attempt"]) == (100, 2, 2)
 
 
 def test_a_machine_stays_until_the_leader_has_published(
