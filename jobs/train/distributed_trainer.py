@@ -118,14 +118,6 @@ def make_shared(trainer: Any, team: Team) -> None:
     frozen = [name for name, parameter in trainer.model.named_parameters() if not parameter.requires_grad]
     frozen += [name for name, _ in trainer.model.named_buffers()]
     trainer.model._ddp_params_and_buffers_to_ignore = frozen
-    prepare = trainer.accelerator.prepare_model
-
-    def wrap(model: Any, device_placement: bool | None = None, **settings: Any) -> Any:
-        return prepare(model, device_placement=False, **settings)
-
-    # The model is where it belongs. Moved again it would be copied (cpu is not cpu:0 to the library), and torn from an
-    # optimizer that works on views of its parameters.
-    trainer.accelerator.prepare_model = wrap
 
 
 class TeamWatcher(TrainerCallback):  # type: ignore[misc]  # the library is untyped

@@ -30,6 +30,9 @@ WORDS = 4096
 # Weights that every token is multiplied by: the trunk's, and the head's where logits are needed.
 TRUNK, HEAD = 6.979e9, 0.525e9
 ROW_TOKENS, PROMPT_TOKENS = 258, 46
+# What the prompt format adds to a row or a prompt, about.
+FORMAT_TOKENS = 15
+NEW_TOKENS = 64
 ROWS = 2600
 PROMPTS_PER_CELL = 44
 
@@ -76,8 +79,7 @@ def make_data(folder: Path, words: list[str]) -> None:
         return " ".join(draw.choice(pool, max(4, round(count))))
 
     lengths = np.exp(draw.normal(0.0, 0.6, ROWS))
-    # The prompt format adds some 15 tokens to a row.
-    lengths = np.clip(lengths / lengths.mean() * (ROW_TOKENS - 15), 12, 1000)
+    lengths = np.clip(lengths / lengths.mean() * (ROW_TOKENS - FORMAT_TOKENS), 12, 1000)
     prompts = [text(length / 3) for length in lengths]
     answers = [text(2 * length / 3) for length in lengths]
     rows = {
@@ -94,7 +96,7 @@ def make_data(folder: Path, words: list[str]) -> None:
         "axiom": [axiom for axiom, _ in cells],
         "safety_label": [label for _, label in cells],
         "source_dataset": ["random words"] * len(cells),
-        "input": [text(draw.normal(PROMPT_TOKENS - 7, 8), pools[label]) for _, label in cells],
+        "input": [text(draw.normal(PROMPT_TOKENS - FORMAT_TOKENS, 8), pools[label]) for _, label in cells],
         "target": ["-"] * len(cells),
     }
     pq.write_table(pa.table(litmus), folder / "prompts.parquet")
@@ -124,8 +126,9 @@ def work(folder: Path, stage: str) -> float:
     if stage == "evaluate":
         count = sum(1 for _ in (folder / "prompts.jsonl").open())
         answers = sum(1 for _ in (folder / "responses.jsonl").open())
-        tokens = 2 * count * PROMPT_TOKENS + answers * (PROMPT_TOKENS + 64)
-        return 2 * TRUNK * tokens + 2 * HEAD * answers * 64
+        mean = float(np.mean(pq.read_table(folder.parent / "prepare" / "prompts.parquet")["prompt_tokens"]))
+        tokens = 2 * count * mean + answers * (mean + NEW_TOKENS)
+        return 2 * TRUNK * tokens + 2 * HEAD * answers * NEW_TOKENS
     return 0.0
 
 
