@@ -4,6 +4,11 @@
 a temporary folder), a tokenizer whose words are single tokens, fine-tuning rows with a mean of 258 tokens and prompts
 with a mean of 46, and runs `python -m jobs.pipeline --config llama3-8b` on them without a judge. Random weights say
 nothing worth judging; speed does not depend on them.
+
+    python -m tests.benchmarks.bench_gpu_pipeline --shape llama3-70b-8-layers \\
+        runtime.gpus=2 train.sharding=full train.engine=plain train.max_steps=10
+
+trains on a base that is divided between two GPUs.
 """
 
 from __future__ import annotations
@@ -24,11 +29,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_common.samples.world import AXIOMS
-from tests.benchmarks.bench_gpu_training import LLAMA_3_8B, TINY, measure_matmul
+from tests.benchmarks.bench_gpu_training import (
+    LLAMA_3_8B,
+    LLAMA_3_70B_8_LAYERS,
+    TINY,
+    measure_matmul,
+    multiplied_weights,
+)
 
 WORDS = 4096
-# Weights that every token is multiplied by: the trunk's, and the head's where logits are needed.
-TRUNK, HEAD = 6.979e9, 0.525e9
+SHAPES = {"llama3-8b": LLAMA_3_8B, "llama3-70b-8-layers": LLAMA_3_70B_8_LAYERS, "tiny": {**TINY, "vocab_size": 20_000}}
 ROW_TOKENS, PROMPT_TOKENS = 258, 46
 # What the prompt format adds to a row or a prompt, about.
 FORMAT_TOKENS = 15
@@ -102,12 +112,12 @@ def make_data(folder: Path, words: list[str]) -> None:
     pq.write_table(pa.table(litmus), folder / "prompts.parquet")
 
 
-def report(output: Path, wall: float, rate: float) -> str:
+def report(output: Path, shape: dict[str, Any], wall: float, rate: float) -> str:
     """A Markdown table of the stages: wall seconds, and the model's arithmetic as a share of the card's rate."""
     latest = output / "latest"
     lines = ["| stage | wall s | model PFLOP | share of the card |", "| --- | ---: | ---: | ---: |"]
     arithmetic = {
-        name: work(latest / name, name) for name in ("environment", "prepare", "train", "evaluate", "analyze")
+        name: work(latest / name, name, shape) for name in ("environment", "prepare", "train", "evaluate", "analyze")
     }
     for name, flop in arithmetic.items():
         made = json.loads((latest / name / "manifest.json").read_text())["provenance"]
@@ -118,17 +128,18 @@ def report(output: Path, wall: float, rate: float) -> str:
     return "\n".join(lines)
 
 
-def work(folder: Path, stage: str) -> float:
+def work(folder: Path, stage: str, shape: dict[str, Any]) -> float:
     """FLOPs the stage cannot do without: 4 per weight and token trained, 2 per weight and token read."""
+    trunk, head = multiplied_weights(shape)
     if stage == "train":
         facts = json.loads((folder / "train.json").read_text())
-        return 4 * (TRUNK + HEAD) * float(facts["trained_tokens"])
+        return 4 * (trunk + head) * float(facts["trained_tokens"])
     if stage == "evaluate":
         count = sum(1 for _ in (folder / "prompts.jsonl").open())
         answers = sum(1 for _ in (folder / "responses.jsonl").open())
         mean = float(np.mean(pq.read_table(folder.parent / "prepare" / "prompts.parquet")["prompt_tokens"]))
         tokens = 2 * count * mean + answers * (mean + NEW_TOKENS)
-        return 2 * TRUNK * tokens + 2 * HEAD * answers * NEW_TOKENS
+        return 2 * trunk * tokens + 2 * head * answers * NEW_TOKENS
     return 0.0
 
 
@@ -136,12 +147,12 @@ def main() -> int:
     """Build, run, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="section.field=value")
-    parser.add_argument("--shape", choices=["llama3-8b", "tiny"], default="llama3-8b", help="tiny tries the program")
+    parser.add_argument("--shape", choices=list(SHAPES), default="llama3-8b", help="tiny tries the program")
     parser.add_argument("--keep", type=Path, help="a folder for the run, kept")
     arguments = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory(prefix="bench-gpu-pipeline-") as scratch:
         folder = arguments.keep or Path(scratch)
-        shape = LLAMA_3_8B if arguments.shape == "llama3-8b" else {**TINY, "vocab_size": 20_000}
+        shape = SHAPES[arguments.shape]
         words = make_words()
         began = time.perf_counter()
         make_model(folder / "model", words, shape)
@@ -159,8 +170,8 @@ def main() -> int:
         wall = time.perf_counter() - began
         if code:
             return code
-        rate = measure_matmul("cuda") if arguments.shape == "llama3-8b" else float("nan")
-        print(report(folder / "output", wall, rate))
+        rate = measure_matmul("cuda") if arguments.shape != "tiny" else float("nan")
+        print(report(folder / "output", shape, wall, rate))
     return 0
 
 

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import torch
 
+from jobs.train.allocator import let_segments_grow
 from jobs.train.callbacks import StepWatcher, Watch
 from jobs.train.distributed import LOCAL, Place, Team
 from jobs.train.distributed_trainer import TeamWatcher
@@ -49,6 +50,7 @@ WARM_UP: Final = 3
 
 def main(arguments: list[str]) -> int:
     """Measure one GPU, then all, and print a Markdown table."""
+    let_segments_grow()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--gpus", type=int, default=2)
     parser.add_argument("--shape", choices=["llama3-8b", "tiny"], default="llama3-8b")
@@ -107,8 +109,6 @@ def measure(shape: dict[str, Any], device: str, rows: int, steps: int, team: Tea
         engine="flat",
         batch_size=rows,
         gradient_accumulation=1,
-        activation_checkpointing=False,
-        tokens_per_batch=16_384,
         learning_rate=2e-4,
         save_steps=10_000,
         optimizer="paged_adamw_32bit",

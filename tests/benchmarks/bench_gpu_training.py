@@ -52,6 +52,14 @@ LLAMA_3_8B: Final = {
     "max_position_embeddings": 8192,
     "rope_theta": 500_000.0,
 }
+# Layers of Llama-3-70B's width: what a base divided among GPUs is tried with.
+LLAMA_3_70B_8_LAYERS: Final = {
+    **LLAMA_3_8B,
+    "hidden_size": 8192,
+    "intermediate_size": 28_672,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 64,
+}
 TINY: Final = {
     "vocab_size": 512,
     "hidden_size": 64,
@@ -124,9 +132,14 @@ def main(arguments: list[str]) -> int:
 
 def useful_flops(shape: dict[str, Any]) -> float:
     """FLOPs a token: forward and one product of the backward pass (frozen weights have no gradient), no recompute."""
+    return 4.0 * sum(multiplied_weights(shape))
+
+
+def multiplied_weights(shape: dict[str, Any]) -> tuple[int, int]:
+    """Weights that every token is multiplied by: the trunk's, and the head's where logits are needed."""
     head = shape["hidden_size"] // shape["num_attention_heads"] * shape["num_key_value_heads"]
     layer = shape["hidden_size"] * (2 * shape["hidden_size"] + 2 * head + 3 * shape["intermediate_size"])
-    return 4.0 * (shape["num_hidden_layers"] * layer + shape["vocab_size"] * shape["hidden_size"])
+    return shape["num_hidden_layers"] * layer, shape["vocab_size"] * shape["hidden_size"]
 
 
 def measure_matmul(device: str) -> float:
