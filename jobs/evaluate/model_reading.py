@@ -31,6 +31,7 @@ from jobs.evaluate.openings import (
 from jobs.evaluate.refusal import is_refusal
 from jobs.evaluate.selection import LabelledPrompt, take_stratified
 from jobs.evaluate.sharing import Batch, Share, list_batches
+from pipeline_common.clock import PhaseClock
 from pipeline_common.config import EvaluateConfig
 from pipeline_common.logs import get_logger
 from pipeline_common.prompts import PromptFormat, Turn, encode_prompts
@@ -152,7 +153,13 @@ def answer_batches(prompts: EncodedPrompts, config: EvaluateConfig, budgets: Bud
 
 
 def read_answers(
-    pair: ModelPair, prompts: EncodedPrompts, config: EvaluateConfig, role: str, share: Share, budgets: Budgets
+    pair: ModelPair,
+    prompts: EncodedPrompts,
+    config: EvaluateConfig,
+    role: str,
+    share: Share,
+    budgets: Budgets,
+    clock: PhaseClock,
 ) -> list[Generated]:
     """A role's greedy answers to some of the answered prompts."""
     with pair.playing(role) as model:
@@ -165,6 +172,7 @@ def read_answers(
             max_new_tokens=config.max_new_tokens,
             batch_tokens=budgets.generating,
             within=share.sizes,
+            recording=partial(clock.phase, "recording a step of decoding", "compile"),
             what=f"answers of the {role} model",
         )
 

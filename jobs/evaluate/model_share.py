@@ -108,7 +108,7 @@ class PairShare:
             for role in ROLES:
                 share = share_of(own, reading.ANSWER, role)
                 if share.rows:
-                    answers = reading.read_answers(*ask, role, share, self._budgets)
+                    answers = reading.read_answers(*ask, role, share, self._budgets, self._context.clock)
                     records += [
                         {
                             "task": reading.ANSWER,

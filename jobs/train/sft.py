@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +30,7 @@ from jobs.train.metrics import MetricsWriter
 from jobs.train.rows import LabelledRows, sort_by_length
 from jobs.train.shares import count_passes
 from jobs.train.trainer import AnswerTrainer
+from pipeline_common.clock import PhaseClock
 from pipeline_common.errors import ConfigError, TerminatedError, TransientError
 from pipeline_common.gpu.models import ADAPTER_WEIGHTS
 from pipeline_common.logs import get_logger
@@ -73,6 +74,8 @@ class Recipe:
     """Told once, if the flat engine had to halve its passes."""
     team: Team | None = None
     """The processes that train together; None when this one trains alone."""
+    clock: PhaseClock = field(default_factory=PhaseClock)
+    """Where the seconds go."""
 
     @property
     def processes(self) -> int:

@@ -75,7 +75,9 @@ def run(context: Context) -> Outputs:
         from jobs.train.sft import fine_tune
 
         quiet_libraries()
-        recipe = build_recipe(order, placement, optimizer, degrade, copies=find_copies(context), team=team)
+        recipe = build_recipe(
+            order, placement, optimizer, degrade, copies=find_copies(context), team=team, clock=context.clock
+        )
         _log_plan(base, recipe)
         with context.clock.phase("load"):
             model, tokenizer = load_models(order, placement)
