@@ -12,7 +12,7 @@ from jobs.train.memory import plan_batches, set_checkpointing
 
 if TYPE_CHECKING:
     from jobs.train.batch_plan import BatchPlan
-    from jobs.train.sft import Recipe
+    from jobs.train.recipe import Recipe
 
 
 def make_flat(trainer: FlatTrainer, recipe: Recipe, *, fuse: bool = True) -> BatchPlan:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jobs.train.engine import choose_engine
+from jobs.train.recipe import Recipe
 from jobs.train.rows import read_rows
 from jobs.train.schedule import plan_steps
-from jobs.train.sft import Recipe
 from pipeline_common.clock import PhaseClock
 from pipeline_common.gpu.models import load_base
 from pipeline_common.gpu.tokenizer import load_tokenizer

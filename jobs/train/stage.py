@@ -14,7 +14,8 @@ from pipeline_common.model_location import model_folder, resolved_models
 
 if TYPE_CHECKING:
     from jobs.train.order import Order
-    from jobs.train.sft import Recipe, Trained
+    from jobs.train.recipe import Recipe
+    from jobs.train.sft import Trained
     from pipeline_common.measures import Degradation
     from pipeline_common.model_location import ResolvedModel
 
