@@ -22,7 +22,8 @@ import torch
 
 from jobs.train.building import build_trainer
 from jobs.train.callbacks import StepWatcher, Watch
-from jobs.train.distributed import LOCAL, Place, Team
+from jobs.train.distributed import Team
+from jobs.train.distributed_store import LOCAL, Place
 from jobs.train.distributed_trainer import TeamWatcher
 from jobs.train.engine import choose_engine
 from jobs.train.flat import FlatTrainer
