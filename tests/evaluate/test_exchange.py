@@ -12,14 +12,13 @@ import pytest
 from jobs.evaluate.exchange import AREA, Exchange, LeaderFinishedError, Part
 from jobs.evaluate.sharing import Shard
 from pipeline_common.config import load_config
-from pipeline_common.context import Context
 from pipeline_common.errors import InputError, TerminatedError, TransientError
 from pipeline_common.logs import LOGGER_NAME
 from pipeline_common.manifest import Manifest
 from pipeline_common.members import Member
 from pipeline_common.stages import plan_run
-from pipeline_common.termination import StopSignal
 from pipeline_common.workplace import open_workplace
+from tests.made_stages import make_context
 
 
 @pytest.fixture
@@ -35,20 +34,8 @@ def open_exchange(
 ) -> Exchange:
     config = load_config("tiny", [f"runtime.output_dir={folder / 'out'}", "runtime.peers_timeout_s=20", *settings])
     place, plan = open_workplace(config), plan_run(config)
-    work_dir = folder / f"work-{index}"
-    context = Context(
-        config=config,
-        plan=plan,
-        planned=plan.stages["evaluate"],
-        store=place.store,
-        database=place.database,
-        inputs={},
-        work_dir=work_dir,
-        files=work_dir / "files",
-        stop=StopSignal(),
-        attempt=attempt,
-        member=Member(index=machine, nodes=machines),
-    )
+    member = Member(index=machine, nodes=machines)
+    context = make_context(place, plan, "evaluate", folder / f"work-{index}", attempt=attempt, member=member)
     return Exchange(context, Shard(index, count), folder / "parts")
 
 
