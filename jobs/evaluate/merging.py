@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.evaluate.exchange import Part
 from jobs.evaluate.metric.representation import require_finite
 from jobs.evaluate.openings import Opening, OpeningSet
+from jobs.evaluate.parts import Part
 from jobs.evaluate.selection import LabelledPrompt
 
 if TYPE_CHECKING:

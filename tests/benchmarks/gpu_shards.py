@@ -15,11 +15,12 @@ from pathlib import Path
 
 import torch
 
-from jobs.evaluate.exchange import Exchange, Part
+from jobs.evaluate.exchange import Exchange
 from jobs.evaluate.merging import merge_activations
 from jobs.evaluate.model import ModelPair, name_gpus
 from jobs.evaluate.model_reading import EncodedPrompts
 from jobs.evaluate.model_share import PairShare
+from jobs.evaluate.parts import Part
 from jobs.evaluate.selection import LabelledPrompt
 from jobs.evaluate.sharing import Shard
 from pipeline_common.config import load_config

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.evaluate.exchange import AREA, Exchange, LeaderFinishedError, Part
+from jobs.evaluate.exchange import Exchange, LeaderFinishedError
+from jobs.evaluate.parts import AREA, Part
 from jobs.evaluate.sharing import Shard
 from pipeline_common.config import load_config
 from pipeline_common.errors import InputError, TerminatedError, TransientError

@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from jobs.evaluate.exchange import AREA
 from jobs.evaluate.model import name_gpus
+from jobs.evaluate.parts import AREA
 from pipeline_common.config import load_config
 from pipeline_common.errors import ConfigError
 from pipeline_common.execution import find_finished
