@@ -8,31 +8,39 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.evaluate.exchange import Part
 from jobs.evaluate.metric.representation import require_finite
 from jobs.evaluate.openings import Opening, OpeningSet
+from jobs.evaluate.parts import Part
 from jobs.evaluate.selection import LabelledPrompt
 
 if TYPE_CHECKING:
     from jobs.evaluate.model_generation import Generated
 
 
-def merge_activations(parts: Sequence[Part], prompts: Sequence[LabelledPrompt], role: str) -> NDArray[np.float32]:
-    """A role's activations [N, L + 1, D] from parts whose records are the rows of their tensors.
+def merge_activations(
+    table: NDArray[np.float32], parts: Sequence[Part], prompts: Sequence[LabelledPrompt], role: str
+) -> NDArray[np.float32]:
+    """A role's activations, complete.
+
+    Args:
+        table: [N, L + 1, D], with the rows that this machine's processes wrote; the other machines' are put into it.
+        parts: everybody's; their records are their rows.
+        prompts: whose activations they are [N].
+        role: whose.
+
+    Returns:
+        The table.
 
     Raises:
         InputError: NaN or infinity (which prompt, which layer).
     """
     rows = [row for part in parts for row in part.records]
     _require_all(rows, len(prompts), f"activations of the {role} model")
-    tensors = [part.tensor for part in parts if part.tensor is not None]
-    whole = np.empty((len(prompts), *tensors[0].shape[1:]), dtype=np.float32)
-    first = 0
-    for tensor in tensors:
-        whole[rows[first : first + len(tensor)]] = tensor
-        first += len(tensor)
-    require_finite(whole, [prompt.prompt_id for prompt in prompts], role)
-    return whole
+    for part in parts:
+        if part.tensor is not None:
+            table[list(part.records)] = part.tensor
+    require_finite(table, [prompt.prompt_id for prompt in prompts], role)
+    return table
 
 
 def merge_answers(

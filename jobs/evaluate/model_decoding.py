@@ -11,6 +11,7 @@ Legend: B prompts, T their padded tokens, S = T + new tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import torch
@@ -39,7 +40,14 @@ def can_be_recorded(model: Any) -> bool:
 
 
 def decode_greedily(
-    model: Any, tokens: Any, mask: Any, *, stop_ids: Sequence[int], pad_id: int, max_new_tokens: int
+    model: Any,
+    tokens: Any,
+    mask: Any,
+    *,
+    stop_ids: Sequence[int],
+    pad_id: int,
+    max_new_tokens: int,
+    recording: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> list[list[int]]:
     """The most probable token at each step, as `model.generate` would choose it.
 
@@ -50,6 +58,7 @@ def decode_greedily(
         stop_ids: ids at which an answer ends.
         pad_id: what follows the end of an answer.
         max_new_tokens: most tokens of an answer, the stop token included; at least 1.
+        recording: entered while the step is recorded, to time it.
 
     Returns:
         B rows of at most `max_new_tokens` ids; after its stop token a row holds padding.
@@ -98,16 +107,19 @@ def decode_greedily(
     del output
     run: Callable[[], None] = step
     for done in range(1, max_new_tokens):
-        if device.type == "cuda" and done == 1 + _EAGER_STEPS:
-            run = _record(step)
+        if done == 1 + _EAGER_STEPS:
+            with recording():
+                run = _record(step, device)
         run()
         if done % _STEPS_BETWEEN_LOOKS == 0 and bool(ended.all()):
             break
     return [[int(token) for token in row] for row in answer.tolist()]
 
 
-def _record(step: Callable[[], None]) -> Callable[[], None]:
-    """A step as a CUDA graph; recording runs nothing."""
+def _record(step: Callable[[], None], device: Any) -> Callable[[], None]:
+    """A step as a CUDA graph, elsewhere as it is; recording runs nothing."""
+    if device.type != "cuda":
+        return step
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()

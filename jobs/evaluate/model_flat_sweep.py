@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from jobs.evaluate.batching import flat_batches
 from jobs.evaluate.model_fused import fused_layers
-from jobs.evaluate.model_sweep import Pooling, find_trunk, first_pooled, hooked
+from jobs.evaluate.model_sweep import Pooling, Rows, find_trunk, first_pooled, hooked, states_of
 from pipeline_common.gpu.attention import flatten_rows, register_varlen
 from pipeline_common.logs import get_logger
 from pipeline_common.progress import track
@@ -35,6 +35,7 @@ def sweep_flat(
     bos_id: int | None,
     batch_tokens: int,
     within: Sequence[int] | None = None,
+    into: Rows | None = None,
     what: str = "activations",
     on_halved: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float32]:
@@ -51,11 +52,12 @@ def sweep_flat(
         bos_id: what counts as BOS; None = the model has none.
         batch_tokens: most tokens in a batch.
         within: prompts that may share a batch, as so many in a row each; None = all of them.
+        into: where the states go; None = a new array, in the order of `prompts`.
         what: for the progress display.
         on_halved: told the smaller budget when a batch did not fit, to be recorded.
 
     Returns:
-        [N, L + 1, D], rows in the order of `prompts`.
+        The array [M, L + 1, D] that they went into.
 
     Raises:
         InputError: a prompt without a token to pool, or a trunk of another shape.
@@ -64,9 +66,9 @@ def sweep_flat(
     firsts = [first_pooled(ids, pooling, bos_id) for ids in prompts]
     trunk, layers, norm = find_trunk(model)
     device = next(trunk.parameters()).device
-    entries, width = len(layers) + 1, int(model.config.hidden_size)
-    result = np.empty((len(prompts), entries, width), dtype=np.float32)
-    copies = _HostCopies(result, device)
+    shape = states_of(model)
+    target = into or Rows.new(len(prompts), model)
+    copies = _HostCopies(target, device)
     # The hooks read what the current batch is from here: there is no other way to tell them.
     state: dict[str, Any] = {}
 
@@ -75,7 +77,7 @@ def sweep_flat(
 
     def read(batch: Sequence[int]) -> None:
         state["pool"] = _make_pool([(firsts[index], len(prompts[index])) for index in batch], pooling, device)
-        state["pooled"] = torch.empty((len(batch), entries, width), dtype=torch.float32, device=device)
+        state["pooled"] = torch.empty((len(batch), *shape), dtype=torch.float32, device=device)
         trunk(**_to_device(flatten_rows([prompts[index] for index in batch]), device).model_inputs())
 
     lengths = [len(ids) for ids in prompts]
@@ -104,7 +106,7 @@ def sweep_flat(
             waiting = deque([rest[place] for place in places] for places in again)
             on_halved(batch_tokens // 2)
         copies.finish()
-    return result
+    return target.array
 
 
 @contextmanager
@@ -140,17 +142,17 @@ def _make_pool(spans: Sequence[tuple[int, int]], pooling: Pooling, device: torch
 
 
 class _HostCopies:
-    """Copies pooled states into an array on the host; on CUDA by a stream of its own, while the next batch computes."""
+    """Copies pooled states into rows on the host; on CUDA by a stream of its own, while the next batch computes."""
 
-    def __init__(self, result: NDArray[np.float32], device: torch.device) -> None:
-        self._result = result
+    def __init__(self, target: Rows, device: torch.device) -> None:
+        self._target = target
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._under_way: deque[tuple[Sequence[int], Any, Any]] = deque()
 
-    def send(self, rows: Sequence[int], pooled: Any) -> None:
-        """Start copying pooled states [R, L + 1, D] of these rows; ends the copy before the last one."""
+    def send(self, batch: Sequence[int], pooled: Any) -> None:
+        """Start copying pooled states [R, L + 1, D] of these prompts; ends the copy before the last one."""
         if self._stream is None:
-            self._result[list(rows)] = pooled.numpy()
+            self._store(batch, pooled)
             return
         # Pinned, or the copy would not overlap; torch keeps such memory for the next batch of this size.
         target = torch.empty(pooled.shape, dtype=pooled.dtype, pin_memory=True)
@@ -160,7 +162,7 @@ class _HostCopies:
             pooled.record_stream(self._stream)
             copied = torch.cuda.Event()
             copied.record()
-        self._under_way.append((rows, target, copied))
+        self._under_way.append((batch, target, copied))
         if len(self._under_way) > 1:
             self._receive()
 
@@ -170,6 +172,9 @@ class _HostCopies:
             self._receive()
 
     def _receive(self) -> None:
-        rows, target, copied = self._under_way.popleft()
+        batch, pooled, copied = self._under_way.popleft()
         copied.synchronize()
-        self._result[list(rows)] = target.numpy()
+        self._store(batch, pooled)
+
+    def _store(self, batch: Sequence[int], pooled: Any) -> None:
+        self._target.array[[self._target.places[index] for index in batch]] = pooled.numpy()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,6 +42,7 @@ def generate(
     batch_tokens: int,
     within: Sequence[int] | None = None,
     decoder: Literal["auto", "steps", "library"] = "auto",
+    recording: Callable[[], AbstractContextManager[None]] = nullcontext,
     what: str = "answers",
 ) -> list[Generated]:
     """Answer every prompt with the most probable token at each step.
@@ -56,6 +58,7 @@ def generate(
         within: prompts that may share a batch, as so many in a row each; None = all of them.
         decoder: "steps" = one recorded step repeated (see `model_decoding`), "library" = transformers' own loop;
             "auto" = steps on a GPU where the model can be recorded.
+        recording: entered while a step is recorded, to time it.
         what: for the progress display.
 
     Returns:
@@ -81,7 +84,13 @@ def generate(
             tokens, mask = pad_left([prompts[index] for index in batch], pad_id, device)
             if by_steps:
                 rows = decode_greedily(
-                    model, tokens, mask, stop_ids=stop_ids, pad_id=pad_id, max_new_tokens=max_new_tokens
+                    model,
+                    tokens,
+                    mask,
+                    stop_ids=stop_ids,
+                    pad_id=pad_id,
+                    max_new_tokens=max_new_tokens,
+                    recording=recording,
                 )
             else:
                 output = model.generate(input_ids=tokens, attention_mask=mask, generation_config=greedy)

@@ -18,7 +18,7 @@ from jobs.evaluate.model import ROLES, ModelPair, resolve_batch_tokens
 from jobs.evaluate.model_flat_sweep import sweep_flat
 from jobs.evaluate.model_generation import Generated, beam_openings, generate
 from jobs.evaluate.model_openings import refusal_log_odds, rows_at_once
-from jobs.evaluate.model_sweep import sweep
+from jobs.evaluate.model_sweep import Rows, states_of, sweep
 from jobs.evaluate.openings import (
     OPENING_TOKENS,
     OpenedAnswer,
@@ -31,6 +31,7 @@ from jobs.evaluate.openings import (
 from jobs.evaluate.refusal import is_refusal
 from jobs.evaluate.selection import LabelledPrompt, take_stratified
 from jobs.evaluate.sharing import Batch, Share, list_batches
+from pipeline_common.clock import PhaseClock
 from pipeline_common.config import EvaluateConfig
 from pipeline_common.logs import get_logger
 from pipeline_common.prompts import PromptFormat, Turn, encode_prompts
@@ -101,6 +102,12 @@ def activation_batches(prompts: EncodedPrompts, sweep: str, roles: Sequence[str]
     return list_batches(READ, roles, lengths, lambda lengths: group(lengths, budgets.reading))
 
 
+def activation_shape(pair: ModelPair, prompts: EncodedPrompts) -> tuple[int, int, int]:
+    """[N, L + 1, D] of all prompts."""
+    with pair.playing("base") as model:
+        return (len(prompts.prompts), *states_of(model))
+
+
 def read_activations(
     pair: ModelPair,
     prompts: EncodedPrompts,
@@ -109,8 +116,10 @@ def read_activations(
     share: Share,
     budgets: Budgets,
     degrade: Degrade,
+    *,
+    table: Activations | None = None,
 ) -> Activations:
-    """A role's pooled activations of some prompts [len(share.rows), L + 1, D].
+    """A role's pooled activations of some prompts.
 
     Args:
         pair: both models.
@@ -120,6 +129,10 @@ def read_activations(
         share: which prompts.
         budgets: of this process.
         degrade: told (name, detail) when batches must be smaller than planned.
+        table: [N, L + 1, D] of all prompts, to write into.
+
+    Returns:
+        The table, or [len(share.rows), L + 1, D] where there is none.
     """
     token_ids = [prompts.token_ids[row] for row in share.rows]
     pooled = {
@@ -127,6 +140,7 @@ def read_activations(
         "bos_id": pair.tokenizer.bos_token_id,
         "batch_tokens": budgets.reading,
         "within": share.sizes,
+        "into": None if table is None else Rows(table, share.rows),
         "what": f"activations of the {role} model",
     }
     with pair.playing(role) as model:
@@ -152,7 +166,13 @@ def answer_batches(prompts: EncodedPrompts, config: EvaluateConfig, budgets: Bud
 
 
 def read_answers(
-    pair: ModelPair, prompts: EncodedPrompts, config: EvaluateConfig, role: str, share: Share, budgets: Budgets
+    pair: ModelPair,
+    prompts: EncodedPrompts,
+    config: EvaluateConfig,
+    role: str,
+    share: Share,
+    budgets: Budgets,
+    clock: PhaseClock,
 ) -> list[Generated]:
     """A role's greedy answers to some of the answered prompts."""
     with pair.playing(role) as model:
@@ -165,6 +185,7 @@ def read_answers(
             max_new_tokens=config.max_new_tokens,
             batch_tokens=budgets.generating,
             within=share.sizes,
+            recording=partial(clock.phase, "recording a step of decoding", "compile"),
             what=f"answers of the {role} model",
         )
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobs.evaluate import model_reading as reading
-from jobs.evaluate.exchange import Exchange, Part
+from jobs.evaluate.exchange import Exchange
 from jobs.evaluate.model import ROLES, ModelPair
 from jobs.evaluate.model_reading import Budgets, EncodedPrompts
 from jobs.evaluate.openings import OpeningSet
+from jobs.evaluate.parts import Part
 from jobs.evaluate.sharing import Batch, deal, share_of
 from pipeline_common.context import Context
 from pipeline_common.measures import Degradation
@@ -30,6 +32,8 @@ class PairShare:
         self._planned_budgets = self._own_budgets
         self.roles: Sequence[str] = ROLES
         """Whose activations are measured."""
+        self.tables: dict[str, NDArray[np.float32]] = {}
+        """On the leader's machine: role -> all prompts' activations [N, L + 1, D], which its processes fill."""
 
     @property
     def sweep(self) -> str:
@@ -68,7 +72,7 @@ class PairShare:
         self.roles = ROLES if plan["measure_base"] else ROLES[1:]
 
     def activations(self) -> dict[str, Part]:
-        """Role -> tensor [rows, L + 1, D]; the records are the rows."""
+        """Role -> this process's rows as records; their states [rows, L + 1, D] are in the table, or the tensor."""
         batches = reading.activation_batches(self.prompts, self.sweep, self.roles, self._planned_budgets)
         own = self._deal(batches)
 
@@ -81,9 +85,14 @@ class PairShare:
             def degrade(name: str, detail: str) -> None:
                 lesser.append(self._context.degrade(name, detail))
 
-            found = reading.read_activations(self.pair, self.prompts, self._config, role, share, self._budgets, degrade)
-            return Part(share.rows, found, tuple(lesser))
+            ask = (self.pair, self.prompts, self._config, role, share, self._budgets, degrade)
+            found = reading.read_activations(*ask, table=self.tables.get(role))
+            return Part(share.rows, None if role in self.tables else found, tuple(lesser))
 
+        for role in self.roles:
+            table = self._exchange.open_table(f"activations-{role}", reading.activation_shape(self.pair, self.prompts))
+            if table is not None:
+                self.tables[role] = table
         return {
             role: self._exchange.contribute(
                 f"activations-{role}",
@@ -108,7 +117,7 @@ class PairShare:
             for role in ROLES:
                 share = share_of(own, reading.ANSWER, role)
                 if share.rows:
-                    answers = reading.read_answers(*ask, role, share, self._budgets)
+                    answers = reading.read_answers(*ask, role, share, self._budgets, self._context.clock)
                     records += [
                         {
                             "task": reading.ANSWER,

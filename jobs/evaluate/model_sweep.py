@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,27 @@ from pipeline_common.progress import track
 Pooling = Literal["last", "mean"]
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of an array."""
+
+    array: NDArray[np.float32]
+    """[M, L + 1, D]."""
+    places: Sequence[int]
+    """The row of each prompt [N], no two the same."""
+
+    @classmethod
+    def new(cls, prompts: int, model: Any) -> Rows:
+        """An array of its own for so many prompts, in their order."""
+        return cls(np.empty((prompts, *states_of(model)), dtype=np.float32), range(prompts))
+
+
+def states_of(model: Any) -> tuple[int, int]:
+    """L + 1 and D of a causal language model."""
+    _, layers, _ = find_trunk(model)
+    return len(layers) + 1, int(model.config.hidden_size)
+
+
 def sweep(
     model: Any,
     prompts: Sequence[Sequence[int]],
@@ -31,6 +53,7 @@ def sweep(
     bos_id: int | None,
     batch_tokens: int,
     within: Sequence[int] | None = None,
+    into: Rows | None = None,
     what: str = "activations",
 ) -> NDArray[np.float32]:
     """Pool the hidden states of every prompt at every layer.
@@ -47,10 +70,11 @@ def sweep(
         bos_id: what counts as BOS; None = the model has none.
         batch_tokens: most tokens in a batch; changes speed, not results beyond rounding.
         within: prompts that may share a batch, as so many in a row each; None = all of them.
+        into: where the states go; None = a new array, in the order of `prompts`.
         what: for the progress display.
 
     Returns:
-        [N, L + 1, D], rows in the order of `prompts`.
+        The array [M, L + 1, D] that they went into.
 
     Raises:
         InputError: a prompt without a token to pool, or a trunk of another shape.
@@ -58,8 +82,7 @@ def sweep(
     firsts = [first_pooled(ids, pooling, bos_id) for ids in prompts]
     trunk, layers, norm = find_trunk(model)
     device = next(trunk.parameters()).device
-    shape = (len(prompts), len(layers) + 1, int(model.config.hidden_size))
-    pooled = torch.empty(shape, dtype=torch.float32, device=device)
+    pooled = torch.empty((len(prompts), *states_of(model)), dtype=torch.float32, device=device)
     # The hooks read what the current batch is from here: there is no other way to tell them.
     state: dict[str, Any] = {}
 
@@ -75,7 +98,9 @@ def sweep(
             trunk(input_ids=pad_right(rows, pad_id, str(device)), use_cache=False)
             done += len(batch)
             advance(done)
-    return np.asarray(pooled.cpu().numpy(), dtype=np.float32)
+    target = into or Rows.new(len(prompts), model)
+    target.array[list(target.places)] = pooled.cpu().numpy()
+    return target.array
 
 
 def first_pooled(ids: Sequence[int], pooling: Pooling, bos_id: int | None) -> int:

@@ -25,7 +25,6 @@ from jobs.evaluate.metric.ruler import Ruler, fit_ruler
 from jobs.evaluate.openings import OpeningSet
 from jobs.evaluate.records import read_prompts
 from jobs.evaluate.selection import LabelledPrompt, select_prompts
-from pipeline_common.clock import PhaseClock
 from pipeline_common.config import EvaluateConfig
 from pipeline_common.context import Context
 from pipeline_common.errors import InputError
@@ -102,14 +101,13 @@ def read_pair(
     models: ResolvedModels,
     placement: Placement,
     selected: Sequence[LabelledPrompt],
-    clock: PhaseClock,
     exchange: Exchange,
 ) -> PairReading:
     """Everything that needs the two models, this process's part and the others'; the memory is free afterwards."""
     from jobs.evaluate import model_reading
     from jobs.evaluate.model import free_memory
 
-    config = context.config.evaluate
+    config, clock = context.config.evaluate, context.clock
     with clock.phase("load"):
         share = open_share(context, models, placement, selected, exchange)
         prompts = share.prompts
@@ -121,7 +119,10 @@ def read_pair(
         own = share.activations()
         measured = {
             role: merge_activations(
-                exchange.gather(f"activations-{role}", own[role], tensors=True), prompts.prompts, role
+                share.tables[role],
+                exchange.gather(f"activations-{role}", own[role], tensors=True),
+                prompts.prompts,
+                role,
             )
             for role in share.roles
         }

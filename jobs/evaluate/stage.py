@@ -50,7 +50,7 @@ def run(context: Context) -> Outputs:
                 team.followers.wait()
             return Outputs()
         exchange.failures.forget()
-        reading = read_pair(context, models, placement, selected, clock, exchange)
+        reading = read_pair(context, models, placement, selected, exchange)
         texts = {
             (prompt.prompt_id, role): answer.text
             for role, answers in reading.answers.items()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.evaluate.exchange import Exchange, LeaderFinishedError
+from jobs.evaluate.parts import TABLES
 from jobs.evaluate.sharing import Shard
 from pipeline_common.config import Config
 from pipeline_common.context import Context
@@ -78,7 +79,7 @@ def gather_team(context: Context, device: str) -> Iterator[Team]:
         for place in range(1, gpus)
     ]
     # What a killed attempt has left there is of no use to this one.
-    shutil.rmtree(parts / "tensors", ignore_errors=True)
+    shutil.rmtree(parts / TABLES, ignore_errors=True)
     exchange = Exchange(context, own, parts)
     if own.count > 1:
         _log.info(

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from jobs.prepare.formats import ArrowRows
+from jobs.prepare.arrow_files import ArrowRows
 from pipeline_common.errors import InputError
 
 _SPLIT: Final = "train"

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.prepare.formats import DataFile, TextRows, open_data_file
+from jobs.prepare.data_file import DataFile, TextRows
+from jobs.prepare.formats import open_data_file
 from pipeline_common.errors import InputError
 from pipeline_common.sources import local_path, sha256_of, source_kind
 

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -21,54 +20,19 @@ import torch
 from torch import distributed
 
 from jobs.train.distributed_machines import MachineWatch
+from jobs.train.distributed_store import MEETING_S, TELL_EVERY_S, Place, first_line, open_store
 from pipeline_common.errors import ConfigError, PipelineError, TransientError
 from pipeline_common.logs import get_logger
 
-LOCAL: Final = "127.0.0.1"
-# Pods of one Job start minutes apart where an image is pulled; afterwards all wait for the slowest load.
-MEETING_S: Final = 900.0
 # Longer than anything that process 0 does while the others wait: copying a checkpoint to a bucket that comes and goes.
 COLLECTIVE_S: Final = 600.0
 _POLL_S: Final = 0.3
-_TELL_EVERY_S: Final = 15.0
 # An error of the library may arrive before its cause does.
 _CAUSE_S: Final = 10.0
 # What is blocked in a library after its connections were cut is not waited for any longer.
 _UNBLOCK_S: Final = 30.0
 _VARIABLES: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which of the processes this is."""
-
-    rank: int
-    """0 ... processes - 1."""
-    processes: int
-    local_rank: int
-    """0 ... per_machine - 1; the number of its GPU."""
-    per_machine: int
-
-    @property
-    def leads(self) -> bool:
-        """Whether this is process 0."""
-        return self.rank == 0
-
-    @property
-    def machine(self) -> int:
-        """0 ... machines - 1."""
-        return self.rank // self.per_machine
-
-    @property
-    def machines(self) -> int:
-        """How many there are."""
-        return self.processes // self.per_machine
-
-    def describe(self) -> str:
-        """As in messages."""
-        where = f", process {self.local_rank} of machine {self.machine}" if self.machines > 1 else ""
-        return f"process {self.rank} of {self.processes}{where}"
 
 
 class Team:
@@ -93,35 +57,13 @@ class Team:
         self._over = threading.Event()
         self._talk: Any = None
         self._outer: dict[str, str | None] = {}
-        self._store = self._open(port)
+        self._store = open_store(place, leader, port)
         self.port = int(self._store.port)
         self._machines = None
         if place.machines > 1 and place.local_rank == 0:
             self._machines = MachineWatch(place.machine, place.machines, leader, self.port)
         if place.local_rank == 0:
             threading.Thread(target=self._watch, name="team", daemon=True).start()
-
-    def _open(self, port: int) -> Any:
-        if self.place.leads:
-            try:
-                return _store(self._leader, port, leads=True)
-            except distributed.DistError as error:
-                raise ConfigError(
-                    f"port {port} cannot be listened on ({_first_line(error)}); set LEADER_PORT to a free one"
-                ) from error
-        await_name(self._leader, MEETING_S)
-        end = time.monotonic() + MEETING_S
-        while True:
-            try:
-                return _store(self._leader, port, leads=False)
-            except distributed.DistError as error:
-                if time.monotonic() > end:
-                    raise TransientError(
-                        f"{self.place.describe()} did not reach {self._leader}:{port} within {MEETING_S:.0f} s: "
-                        f"{_first_line(error)}"
-                    ) from error
-                _log.info("waiting for %s:%d", self._leader, port)
-                time.sleep(1.0)
 
     @property
     def met(self) -> bool:
@@ -178,7 +120,7 @@ class Team:
                 raise TransientError(
                     f"waited {MEETING_S:.0f} s for {len(keys)} processes; these did not come: {names}; see their logs"
                 )
-            if time.monotonic() - told > _TELL_EVERY_S:
+            if time.monotonic() - told > TELL_EVERY_S:
                 told = time.monotonic()
                 _log.info("waiting for process %s of %d", names, len(keys))
             time.sleep(_POLL_S)
@@ -220,7 +162,7 @@ class Team:
             if silent:
                 names = ", ".join(f"machine {machine}" for machine in silent)
                 return TransientError(
-                    f"{names}: gone, or cut off ({_first_line(error)}); the same command on every machine goes on from "
+                    f"{names}: gone, or cut off ({first_line(error)}); the same command on every machine goes on from "
                     "the last checkpoint"
                 )
         return self._failure or error
@@ -275,37 +217,3 @@ class Team:
 
         # It is kept for the whole process, and would take the next trainer's for one of several, too.
         AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def _store(host: str, port: int, *, leads: bool) -> Any:
-    """A connection is tried for some seconds only, so that SIGTERM is obeyed in between; then calls may take longer."""
-    store = distributed.TCPStore(
-        host, port, is_master=leads, timeout=timedelta(seconds=_TELL_EVERY_S), wait_for_workers=False
-    )
-    store.set_timeout(timedelta(seconds=MEETING_S))
-    return store
-
-
-def await_name(host: str, limit_s: float) -> None:
-    """Wait until a host name resolves: a headless Service knows a pod only when it has started.
-
-    Raises:
-        TransientError: it does not.
-    """
-    end, told = time.monotonic() + limit_s, time.monotonic() - _TELL_EVERY_S
-    while True:
-        try:
-            socket.getaddrinfo(host, None)
-        except OSError as error:
-            if time.monotonic() > end:
-                raise TransientError(f"{host} did not resolve within {limit_s:.0f} s: {error}") from error
-            if time.monotonic() - told >= _TELL_EVERY_S:
-                told = time.monotonic()
-                _log.info("waiting for %s to resolve: %s", host, error)
-            time.sleep(min(1.0, limit_s))
-        else:
-            return
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

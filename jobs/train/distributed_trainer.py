@@ -26,7 +26,7 @@ from jobs.train.trainer import AnswerTrainer
 from pipeline_common.errors import TerminatedError
 
 if TYPE_CHECKING:
-    from jobs.train.sft import Recipe
+    from jobs.train.recipe import Recipe
     from pipeline_common.termination import StopSignal
 
 _TOKENS: Final = "all_tokens"

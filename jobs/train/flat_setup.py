@@ -12,7 +12,7 @@ from jobs.train.memory import plan_batches, set_checkpointing
 
 if TYPE_CHECKING:
     from jobs.train.batch_plan import BatchPlan
-    from jobs.train.sft import Recipe
+    from jobs.train.recipe import Recipe
 
 
 def make_flat(trainer: FlatTrainer, recipe: Recipe, *, fuse: bool = True) -> BatchPlan:
@@ -34,14 +34,16 @@ def make_flat(trainer: FlatTrainer, recipe: Recipe, *, fuse: bool = True) -> Bat
         for length in pc.list_value_length(rows.table.column("input_ids")).to_pylist()
     ]
     train = recipe.train
-    plan = plan_batches(
-        trainer,
-        lengths=lengths,
-        rows_per_step=train.batch_size * train.gradient_accumulation,
-        checkpointing=train.activation_checkpointing,
-        tokens=train.tokens_per_batch,
-        limit_gib=train.memory_gib,
-    )
+    # The passes that are measured here are the first ones: they compile the kernels.
+    with recipe.clock.phase("choosing the size of a pass", "compile"):
+        plan = plan_batches(
+            trainer,
+            lengths=lengths,
+            rows_per_step=train.batch_size * train.gradient_accumulation,
+            checkpointing=train.activation_checkpointing,
+            tokens=train.tokens_per_batch,
+            limit_gib=train.memory_gib,
+        )
     trainer.tokens_per_batch = plan.tokens_per_batch
     trainer.on_less_memory = recipe.on_less_memory
     set_checkpointing(trainer.model, plan.recomputed_layers)

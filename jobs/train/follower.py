@@ -47,7 +47,8 @@ def follow(order: Order, team: Team, stop: StopSignal) -> None:
 
 def main(path: Path) -> None:
     """Follow the order in a file."""
-    from jobs.train.distributed import Place, Team
+    from jobs.train.distributed import Team
+    from jobs.train.distributed_store import Place
     from jobs.train.order import Order
     from pipeline_common.logs import start_console
     from pipeline_common.termination import StopSignal

@@ -44,7 +44,8 @@ def gather_team(context: Context, order: Order) -> Iterator[Team | None]:
     if processes == 1:
         yield None
         return
-    from jobs.train.distributed import LOCAL, Place, Team
+    from jobs.train.distributed import Team
+    from jobs.train.distributed_store import LOCAL, Place
 
     member, count = context.member, order.config.runtime.gpus
     first = member.index * count

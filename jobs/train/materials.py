@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jobs.train.engine import choose_engine
+from jobs.train.recipe import Recipe
 from jobs.train.rows import read_rows
 from jobs.train.schedule import plan_steps
-from jobs.train.sft import Recipe
+from pipeline_common.clock import PhaseClock
 from pipeline_common.gpu.models import load_base
 from pipeline_common.gpu.tokenizer import load_tokenizer
 
@@ -30,6 +31,7 @@ def build_recipe(
     *,
     copies: CheckpointCopies | None = None,
     team: Team | None = None,
+    clock: PhaseClock | None = None,
 ) -> Recipe:
     """Read and check the rows, and decide on the engine.
 
@@ -43,6 +45,9 @@ def build_recipe(
     vocabulary, positions = int(sizes["vocab_size"]), sizes.get("max_position_embeddings")
     train = order.config.train
     train_rows = read_rows(order.train_rows, vocabulary, positions)
+    clock = clock or PhaseClock()
+    with clock.phase("trying the kernels", "compile"):
+        engine = choose_engine(train, placement, degrade)
     return Recipe(
         train=train,
         placement=placement,
@@ -52,9 +57,10 @@ def build_recipe(
         validation_rows=read_rows(order.validation_rows, vocabulary, positions),
         checkpoints=order.checkpoints,
         copies=copies,
-        engine=choose_engine(train, placement, degrade),
+        engine=engine,
         on_less_memory=lambda detail: degrade("less memory than measured", detail),
         team=team,
+        clock=clock,
     )
 
 

@@ -14,7 +14,8 @@ from pipeline_common.model_location import model_folder, resolved_models
 
 if TYPE_CHECKING:
     from jobs.train.order import Order
-    from jobs.train.sft import Recipe, Trained
+    from jobs.train.recipe import Recipe
+    from jobs.train.sft import Trained
     from pipeline_common.measures import Degradation
     from pipeline_common.model_location import ResolvedModel
 
@@ -75,7 +76,9 @@ def run(context: Context) -> Outputs:
         from jobs.train.sft import fine_tune
 
         quiet_libraries()
-        recipe = build_recipe(order, placement, optimizer, degrade, copies=find_copies(context), team=team)
+        recipe = build_recipe(
+            order, placement, optimizer, degrade, copies=find_copies(context), team=team, clock=context.clock
+        )
         _log_plan(base, recipe)
         with context.clock.phase("load"):
             model, tokenizer = load_models(order, placement)

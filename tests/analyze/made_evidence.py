@@ -28,7 +28,8 @@ from pipeline_common.measures import (
     RefusalGap,
 )
 from pipeline_common.stages import STAGES, plan_run
-from pipeline_common.termination import StopSignal
+from pipeline_common.workplace import Workplace
+from tests import made_stages
 
 NOTHING = Estimate(value=None)
 EMPTY = Indices(xbi=None, chi=None, aqi=NOTHING, f2=NOTHING, r2_adj=None)
@@ -357,15 +358,5 @@ def make_context(
     manifests = publish_findings(store, plan, folder / "scratch", findings)
     for name in ("work", "files"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    return Context(
-        config=config,
-        plan=plan,
-        planned=plan.stages["analyze"],
-        store=store,
-        database=database,
-        inputs=manifests,
-        work_dir=folder / "work",
-        files=folder / "files",
-        stop=StopSignal(),
-        attempt=1,
-    )
+    place = Workplace(config, store, database, folder / "output")
+    return made_stages.make_context(place, plan, "analyze", folder / "work", files=folder / "files", inputs=manifests)

@@ -25,15 +25,16 @@ import pyarrow as pa
 import torch
 
 from jobs.train.allocator import let_segments_grow
+from jobs.train.building import build_trainer
 from jobs.train.callbacks import StepWatcher, Watch
 from jobs.train.engine import choose_engine
 from jobs.train.flat import FlatTrainer
 from jobs.train.flat_setup import make_flat
 from jobs.train.metrics import MetricsWriter
 from jobs.train.quiet import quiet_libraries
+from jobs.train.recipe import Recipe
 from jobs.train.rows import IGNORED, LabelledRows
 from jobs.train.schedule import plan_steps
-from jobs.train.sft import Recipe, build_trainer
 from pipeline_common.config import TrainConfig
 from pipeline_common.gpu.models import Placement
 from pipeline_common.progress import track

@@ -15,20 +15,20 @@ from pathlib import Path
 
 import torch
 
-from jobs.evaluate.exchange import Exchange, Part
+from jobs.evaluate.exchange import Exchange
 from jobs.evaluate.merging import merge_activations
 from jobs.evaluate.model import ModelPair, name_gpus
 from jobs.evaluate.model_reading import EncodedPrompts
 from jobs.evaluate.model_share import PairShare
+from jobs.evaluate.parts import Part
 from jobs.evaluate.selection import LabelledPrompt
 from jobs.evaluate.sharing import Shard
 from pipeline_common.config import load_config
-from pipeline_common.context import Context
 from pipeline_common.followers import Follower, follower_main, following
 from pipeline_common.provenance import REPOSITORY
 from pipeline_common.stages import plan_run
-from pipeline_common.termination import StopSignal
 from pipeline_common.workplace import open_workplace
+from tests.made_stages import make_context
 
 ROUNDS = 3
 
@@ -39,20 +39,8 @@ def open_share(folder: Path, shard: Shard, pair: ModelPair, count: int) -> tuple
 
     overrides = [f"runtime.output_dir={folder}", "evaluate.pooling=mean", "evaluate.sweep=flat"]
     config = load_config("llama3-8b", overrides)
-    place, plan = open_workplace(config), plan_run(config)
     work_dir = folder / f"shard-{shard.index}"
-    context = Context(
-        config=config,
-        plan=plan,
-        planned=plan.stages["evaluate"],
-        store=place.store,
-        database=place.database,
-        inputs={},
-        work_dir=work_dir,
-        files=work_dir / "files",
-        stop=StopSignal(),
-        attempt=1,
-    )
+    context = make_context(open_workplace(config), plan_run(config), "evaluate", work_dir)
     exchange = Exchange(context, shard, folder / "parts")
     labelled = [LabelledPrompt(f"prompt-{i:06d}", "none", "safe", "made", "") for i in range(count)]
     return exchange, PairShare(context, exchange, pair, EncodedPrompts(labelled, made_prompts(count), []))
@@ -72,7 +60,7 @@ def lead(folder: Path, count: int, pair: ModelPair, prompts: int) -> list[float]
         own = share.activations()
         for role in share.roles:
             parts = exchange.gather(f"activations-{role}", own[role], tensors=True)
-            merge_activations(parts, share.prompts.prompts, role)
+            merge_activations(share.tables[role], parts, share.prompts.prompts, role)
         seconds.append(time.perf_counter() - started)
     return seconds
 

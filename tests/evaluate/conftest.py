@@ -51,3 +51,11 @@ def prompts(pair: Any) -> list[list[int]]:
 
     texts = [row["text"] for row in labelled_prompts()][::8]
     return encode_prompts(pair.tokenizer, [[Turn("user", text)] for text in texts], "inst")
+
+
+@pytest.fixture(scope="module")
+def workshop(base_folder: Path, adapter_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Runs the stage in folders of its own (`tests.evaluate.workshop.Workshop`)."""
+    from tests.evaluate.workshop import Workshop
+
+    return Workshop(base_folder, adapter_folder, tmp_path_factory.mktemp("stage"))

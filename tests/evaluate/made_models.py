@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_common.config import Config
-from pipeline_common.manifest import Manifest, list_files
 from pipeline_common.model_location import MODELS_FILE
 from pipeline_common.stages import Plan, plan_run
 from pipeline_common.workplace import Workplace, open_workplace
+from tests.made_stages import publish_stage
+from tests.made_tokenizer import train_tokenizer
 
 _OBJECTS = (
     "a neighbour", "the landlord", "my bike", "a house", "the school", "two boats", "an old lamp", "the fence",
@@ -45,22 +46,11 @@ def answer_to(row: dict[str, str]) -> str:
 def build_base(folder: Path, steps: int = 150) -> Path:
     """Train a byte-level BPE and a Llama of three layers on the labelled prompts; the same bytes each time."""
     import torch
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     rows = labelled_prompts()
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(
-        [f"[INST] {row['text']} [/INST] {answer_to(row)} 1 2 3 4 5" for row in rows],
-        vocab_size=400,
-        min_frequency=1,
-        show_progress=False,
-        special_tokens=["<pad>", "<s>", "</s>"],
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=trained._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
-    tokenizer.save_pretrained(folder)
+    texts = [f"[INST] {row['text']} [/INST] {answer_to(row)} 1 2 3 4 5" for row in rows]
+    tokenizer = train_tokenizer(texts, folder, vocab_size=400, min_frequency=1)
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -133,13 +123,5 @@ def publish_inputs(
             (folder / "train.json").write_text(json.dumps({"quantization": "none"}))
             for name in ("adapter_model.safetensors", "adapter_config.json"):
                 (folder / "adapter" / name).write_bytes((adapter / name).read_bytes())
-        planned = plan.stages[stage]
-        manifest = Manifest(
-            stage=stage,
-            fingerprint=planned.fingerprint,
-            payload=json.loads(json.dumps(planned.payload)),
-            run_id=plan.run_id,
-            files=list_files(folder),
-        )
-        place.store.publish(folder, manifest)
+        publish_stage(place, plan, stage, folder)
     return place, plan

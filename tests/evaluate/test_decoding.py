@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from jobs.evaluate.model_decoding import can_be_recorded
 from jobs.evaluate.model_generation import generate
+from pipeline_common.clock import PhaseClock
 
 
-def answers(pair, prompts, role, decoder, *, stop_ids=(2,), max_new_tokens=13, batch_tokens=300):
+def answers(pair, prompts, role, decoder, *, stop_ids=(2,), max_new_tokens=13, batch_tokens=300, **options):
     with pair.playing(role) as model:
         return generate(
             model,
@@ -19,6 +22,7 @@ def answers(pair, prompts, role, decoder, *, stop_ids=(2,), max_new_tokens=13, b
             max_new_tokens=max_new_tokens,
             batch_tokens=batch_tokens,
             decoder=decoder,
+            **options,
         )
 
 
@@ -41,6 +45,16 @@ def test_ends_at_any_stop_token_and_at_the_limit(pair, prompts):
     for limit in (1, 2, 9):
         short = answers(pair, prompts, "base", "steps", max_new_tokens=limit)
         assert [one.token_ids for one in short] == [one.token_ids[:limit] for one in long]
+
+
+def test_recording_a_step_is_timed(pair, prompts):
+    """After the prompt and two steps run plainly: an answer of three tokens needs no recording, one of four does."""
+    for limit, phases in ((3, []), (4, [("a step", "compile")])):
+        clock = PhaseClock()
+        options = {"max_new_tokens": limit, "recording": partial(clock.phase, "a step", "compile")}
+        # A token that no answer has, so that none ends early.
+        answers(pair, prompts[:2], "base", "steps", stop_ids=(10**6,), **options)
+        assert [(one["phase"], one["kind"]) for one in clock.record()] == phases
 
 
 def test_what_can_be_recorded(pair):

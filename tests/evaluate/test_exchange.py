@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.evaluate.exchange import AREA, Exchange, LeaderFinishedError, Part
+from jobs.evaluate.exchange import Exchange, LeaderFinishedError
+from jobs.evaluate.parts import AREA, Part
 from jobs.evaluate.sharing import Shard
 from pipeline_common.config import load_config
-from pipeline_common.context import Context
 from pipeline_common.errors import InputError, TerminatedError, TransientError
 from pipeline_common.logs import LOGGER_NAME
 from pipeline_common.manifest import Manifest
 from pipeline_common.members import Member
 from pipeline_common.stages import plan_run
-from pipeline_common.termination import StopSignal
 from pipeline_common.workplace import open_workplace
+from tests.made_stages import make_context
 
 
 @pytest.fixture
@@ -35,20 +35,8 @@ def open_exchange(
 ) -> Exchange:
     config = load_config("tiny", [f"runtime.output_dir={folder / 'out'}", "runtime.peers_timeout_s=20", *settings])
     place, plan = open_workplace(config), plan_run(config)
-    work_dir = folder / f"work-{index}"
-    context = Context(
-        config=config,
-        plan=plan,
-        planned=plan.stages["evaluate"],
-        store=place.store,
-        database=place.database,
-        inputs={},
-        work_dir=work_dir,
-        files=work_dir / "files",
-        stop=StopSignal(),
-        attempt=attempt,
-        member=Member(index=machine, nodes=machines),
-    )
+    member = Member(index=machine, nodes=machines)
+    context = make_context(place, plan, "evaluate", folder / f"work-{index}", attempt=attempt, member=member)
     return Exchange(context, Shard(index, count), folder / "parts")
 
 
@@ -97,10 +85,28 @@ def test_what_was_settled_holds_for_the_next_attempt(tmp_path):
     assert open_exchange(tmp_path, 1).hear("plan") == "other"
 
 
-def test_the_leaders_tensors_are_not_kept(tmp_path):
-    tensor = np.ones((1, 1), np.float32)
-    open_exchange(tmp_path, 0).contribute("states", lambda: Part([0], tensor), tensors=True)
-    assert not list(tmp_path.rglob("*.safetensors"))
+def test_the_leaders_rows_are_not_kept(tmp_path):
+    open_exchange(tmp_path, 0).contribute("states", lambda: Part([0]), tensors=True)
+    assert not list(tmp_path.rglob("records.json"))
+
+
+def test_a_table_is_the_same_memory_in_all_processes_of_the_leaders_machine(tmp_path):
+    shape = (3, 2, 2)
+    leader, follower = (open_exchange(tmp_path, index, 3, machine=0, machines=1) for index in (0, 1))
+    whole = leader.open_table("states", shape)
+    whole[:] = 1
+    table = follower.open_table("states", shape)
+    assert np.array_equal(table, np.ones(shape))
+    table[1] = 7
+    assert whole[:, 0, 0].tolist() == [1, 7, 1]
+    others = (leader.open_table("other", shape), open_exchange(tmp_path, 0, 3, attempt=2).open_table("states", shape))
+    for other in others:
+        other[:] = 0
+    assert whole[:, 0, 0].tolist() == [1, 7, 1]
+
+
+def test_a_machine_that_does_not_lead_has_no_table(tmp_path):
+    assert open_exchange(tmp_path, 1, machine=1, machines=2).open_table("states", (1, 1, 1)) is None
 
 
 def test_tensors_of_another_machine_are_kept_and_those_of_the_leaders_are_of_one_attempt(tmp_path):

@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from jobs.evaluate.exchange import AREA
 from jobs.evaluate.model import name_gpus
+from jobs.evaluate.parts import AREA
 from pipeline_common.config import load_config
 from pipeline_common.errors import ConfigError
 from pipeline_common.execution import find_finished
@@ -25,7 +25,7 @@ from pipeline_common.provenance import REPOSITORY
 from pipeline_common.stages import Plan
 from pipeline_common.workplace import Workplace
 from tests.evaluate.made_models import labelled_prompts, publish_inputs
-from tests.evaluate.test_stage import FILES
+from tests.evaluate.workshop import FILES
 from tests.servers.buckets import serve_rclone
 
 SECONDS = 600

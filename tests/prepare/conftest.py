@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline_common.config import load_config
-from pipeline_common.manifest import Manifest, list_files
+from pipeline_common.manifest import Manifest
 from pipeline_common.model_location import MODELS_FILE
 from pipeline_common.stages import REPOSITORY, plan_run
 from pipeline_common.workplace import open_workplace
+from tests.made_stages import publish_stage
 from tests.prepare.made_tokenizers import llama2_style, save_model_folder
 
 Rows = Sequence[Mapping[str, Any]]
@@ -116,25 +117,11 @@ class PrepareRun:
         config = load_config("tiny", self.settings(*overrides))
         place, plan = open_workplace(config), plan_run(config)
         place.database.migrate()
-        planned = plan.stages["environment"]
         made = self.folder / "environment"
         made.mkdir(exist_ok=True)
         models = {"base": {"kind": "local", "reference": str(self.model), "commit": "0" * 40}}
         (made / MODELS_FILE).write_text(json.dumps(models))
-        place.store.publish(
-            made,
-            Manifest(
-                stage="environment",
-                fingerprint=planned.fingerprint,
-                payload=json.loads(json.dumps(planned.payload)),
-                run_id=plan.run_id,
-                files=list_files(made),
-                inputs={},
-                summary={},
-                degradations=(),
-                provenance={},
-            ),
-        )
+        publish_stage(place, plan, "environment", made)
         return place, plan
 
 

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_common.config import Config
-from pipeline_common.manifest import Manifest, list_files
 from pipeline_common.model_location import MODELS_FILE
 from pipeline_common.prompts import Turn, encode_answers, encode_prompts, render_text
 from pipeline_common.stages import Plan, plan_run
 from pipeline_common.workplace import Workplace, open_workplace
+from tests.made_stages import publish_stage
+from tests.made_tokenizer import train_tokenizer
 
 _VERBS = ("paint", "repair", "borrow", "clean", "sell", "draw")
 _THINGS = ("a boat", "the old lamp", "two chairs", "my garden fence", "a red bicycle", "the clock")
@@ -25,20 +26,10 @@ _ENDINGS = ("?", " today?", " before it rains?", " without help?", " with my sis
 def build_model(folder: Path) -> Path:
     """A Llama of two layers with random weights and a byte-level BPE tokenizer; the same bytes each time."""
     import torch
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(
-        [f"[INST] {prompt} [/INST] {answer}" for prompt, answer in conversations(200)],
-        vocab_size=384,
-        show_progress=False,
-        special_tokens=["<pad>", "<s>", "</s>"],
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=trained._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
-    tokenizer.save_pretrained(folder)
+    texts = [f"[INST] {prompt} [/INST] {answer}" for prompt, answer in conversations(200)]
+    train_tokenizer(texts, folder, vocab_size=384)
     torch.manual_seed(0)
     settings = LlamaConfig(
         vocab_size=384,
@@ -124,13 +115,5 @@ def publish_inputs(config: Config, train: pa.Table, validation: pa.Table) -> tup
         folder.mkdir(parents=True, exist_ok=True)
         for name, write in files.items():
             write(folder / name)
-        planned = plan.stages[stage]
-        manifest = Manifest(
-            stage=stage,
-            fingerprint=planned.fingerprint,
-            payload=json.loads(json.dumps(planned.payload)),
-            run_id=plan.run_id,
-            files=list_files(folder),
-        )
-        place.store.publish(folder, manifest)
+        publish_stage(place, plan, stage, folder)
     return place, plan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,11 +18,9 @@ import pytest
 from jobs.train.checkpoints import MARKER
 from jobs.train.leading import await_artifact
 from pipeline_common.config import load_config
-from pipeline_common.context import Context
 from pipeline_common.errors import ConfigError, TransientError
-from pipeline_common.manifest import Manifest, list_files
 from pipeline_common.stages import REPOSITORY
-from pipeline_common.termination import StopSignal
+from tests.made_stages import make_context, publish_stage
 from tests.servers.ports import free_port
 from tests.train.conftest import Finished, Prepared
 from tests.train.made_inputs import list_overrides, publish_inputs
@@ -211,18 +208,7 @@ def test_a_machine_stays_until_the_leader_has_published(
     settings = list_overrides(model_folder, tmp_path)
     place, plan = publish_inputs(load_config("tiny", settings), train_table.slice(0, 16), validation_table)
     planned = plan.stages["train"]
-    context = Context(
-        config=place.config,
-        plan=plan,
-        planned=planned,
-        store=place.store,
-        database=place.database,
-        inputs={},
-        work_dir=tmp_path,
-        files=tmp_path,
-        stop=StopSignal(),
-        attempt=1,
-    )
+    context = make_context(place, plan, "train", tmp_path)
     with pytest.raises(TransientError, match=rf"machine 0 published no {planned.key} within 0 s of the last step"):
         await_artifact(context, patience_s=0)
 
@@ -230,14 +216,7 @@ def test_a_machine_stays_until_the_leader_has_published(
         folder = tmp_path / "made" / "train"
         folder.mkdir()
         (folder / "train.json").write_text("{}")
-        manifest = Manifest(
-            stage="train",
-            fingerprint=planned.fingerprint,
-            payload=json.loads(json.dumps(planned.payload)),
-            run_id=plan.run_id,
-            files=list_files(folder),
-        )
-        place.store.publish(folder, manifest)
+        publish_stage(place, plan, "train", folder)
 
     leader = threading.Timer(0.5, publish)
     leader.start()

@@ -17,8 +17,8 @@ from pipeline_common.errors import ConfigError, InputError
 from pipeline_common.execution import reuse
 from pipeline_common.gpu.merging import last_logits, merge_adapter
 from pipeline_common.gpu.models import Placement, load_base
-from pipeline_common.manifest import Manifest, list_files
 from pipeline_common.prompts import Turn, encode_prompts
+from tests.made_stages import publish_stage
 from tests.train.made_inputs import conversations
 
 FLOAT = Placement("cpu", torch.float32, "nf4")
@@ -39,11 +39,7 @@ def merged(undisturbed: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, (prompt, _) in enumerate(conversations(50))
     ]
     write_rows(made / "prompts.jsonl", prompts)
-    evaluated = plan.stages["evaluate"]
-    manifest = Manifest(
-        stage="evaluate", fingerprint=evaluated.fingerprint, payload={}, run_id=plan.run_id, files=list_files(made)
-    )
-    place.store.publish(made, manifest)
+    publish_stage(place, plan, "evaluate", made)
     for name in ("environment", "prepare", "evaluate"):
         reuse(place, plan, plan.stages[name], place.store.read_manifest(plan.stages[name].key))
     target = tmp_path_factory.mktemp("merged") / "model"

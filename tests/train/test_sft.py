@@ -14,11 +14,12 @@ import pytest
 import torch
 from transformers import PrinterCallback
 
+from jobs.train.building import build_arguments, build_trainer
 from jobs.train.callbacks import StepWatcher, Watch, check_finite
 from jobs.train.metrics import MetricsWriter
+from jobs.train.recipe import Recipe
 from jobs.train.rows import read_rows
 from jobs.train.schedule import plan_steps
-from jobs.train.sft import Recipe, build_arguments, build_trainer
 from pipeline_common.config import TrainConfig
 from pipeline_common.errors import ConfigError
 from pipeline_common.gpu.models import Placement, load_base

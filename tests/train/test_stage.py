@@ -156,3 +156,13 @@ def comparable_rows(run: Finished) -> list[dict[str, Any]]:
     """Rows less the speed, which no two runs share."""
     rows = list(read_rows(run.folder / "training_metrics.jsonl"))
     return [{name: value for name, value in row.items() if name != "tokens_per_second"} for row in rows]
+
+
+def test_what_is_spent_on_kernels_has_a_phase_of_its_own(prepare_run: Callable[..., Prepared]) -> None:
+    done = prepare_run("train.engine=flat", "train.max_steps=1").train()
+    kinds = {one["phase"]: one["kind"] for one in done.manifest.provenance["phases"]}
+    assert [name for name, kind in kinds.items() if kind == "compile"] == [
+        "trying the kernels",
+        "choosing the size of a pass",
+    ]
+    assert kinds["training"] == "compute"

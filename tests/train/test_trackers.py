@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from jobs.train.building import build_arguments
+from jobs.train.recipe import Recipe
 from jobs.train.rows import read_rows
 from jobs.train.schedule import plan_steps
-from jobs.train.sft import Recipe, build_arguments
 from jobs.train.trackers import prepare_trackers
 from pipeline_common.config import TrainConfig, load_config
 from pipeline_common.errors import ConfigError

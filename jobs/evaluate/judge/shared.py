@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from jobs.evaluate.exchange import Exchange, Part
+from jobs.evaluate.exchange import Exchange
 from jobs.evaluate.judge.scoring import Question
 from jobs.evaluate.judge.steps import StepPlan, read_plan
+from jobs.evaluate.parts import Part
 from pipeline_common.context import Context
 from pipeline_common.errors import InputError
 from pipeline_common.judge_form import FormStyle
