@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from pipeline_common.config import ModelConfig, RuntimeConfig
 from pipeline_common.errors import ConfigError, InputError
 from pipeline_common.gpu.four_bit import import_failure
+from pipeline_common.gpu.quantizing import quantised_by
 from pipeline_common.gpu.tokenizer import load_tokenizer as load_tokenizer  # callers find both loaders here
 from pipeline_common.logs import get_logger
 
@@ -54,7 +56,7 @@ def load_base(folder: Path, placement: Placement, *, packed: torch.dtype | None 
         folder: a local folder with config.json and safetensors.
         placement: device, arithmetic, quantisation.
         packed: the type that holds the 4-bit codes, for a base that is divided among GPUs afterwards: it is then left
-            in the machine's memory. No number depends on it.
+            in the machine's memory, though quantised on the GPU where there is one. No number depends on it.
 
     Returns:
         A transformers causal language model.
@@ -71,17 +73,20 @@ def load_base(folder: Path, placement: Placement, *, packed: torch.dtype | None 
             bnb_4bit_compute_dtype=placement.compute_dtype,
             bnb_4bit_quant_storage=packed or torch.uint8,
         )
+    # The process's own GPU, where a machine has several.
+    device = torch.cuda.current_device() if placement.device == "cuda" else "cpu"
+    stays = device if packed is None else "cpu"
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            quantization_config=quantization,
-            dtype=placement.compute_dtype,
-            attn_implementation="sdpa",
-            # The process's own GPU, where a machine has several.
-            device_map={"": torch.cuda.current_device() if placement.device == "cuda" and packed is None else "cpu"},
-            local_files_only=True,
-            use_safetensors=True,
-        )
+        with quantised_by(torch.device(device)) if stays != device else nullcontext():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                quantization_config=quantization,
+                dtype=placement.compute_dtype,
+                attn_implementation="sdpa",
+                device_map={"": stays},
+                local_files_only=True,
+                use_safetensors=True,
+            )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder} does not load as a causal language model: {error}") from error
     _keep_weights_as_quantised(model)
