@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from jobs.pipeline.cluster.templates import PIPELINE_CONTAINER, STAGE_CONTAINER, condition
+from jobs.pipeline.cluster.volumes import explain_volume
 from jobs.pipeline.machine import Phase, meaning
 
 Json = Mapping[str, Any]
@@ -31,13 +32,13 @@ def describe_start(pod: Json, events: Sequence[Json]) -> tuple[Phase, str]:
     unscheduled = _condition_of(pod, "PodScheduled", "False")
     if unscheduled is not None:
         message = unscheduled.get("message") or newest_event(events, warning=True) or unscheduled.get("reason", "")
-        return Phase.QUEUED, f"queued: {message}"
+        return Phase.QUEUED, f"queued: {explain_volume(message)}"
     waiting = blocked_by(pod)
     if waiting is not None:
         reason, message = waiting
         return Phase.QUEUED, f"waiting: {BLOCKING[reason]} ({reason}: {message})"
     told = newest_event(events, warning=True)
-    return Phase.QUEUED, f"starting{f': {told}' if told else ': image and volumes'}"
+    return Phase.QUEUED, f"starting: {explain_volume(told) or 'image and volumes'}"
 
 
 def blocked_by(pod: Json) -> tuple[str, str] | None:

@@ -127,6 +127,9 @@ def test_deleting_the_pipelines_job_ends_every_machine(make_cluster):
     assert cluster.api.objects["pods"] == {}
 
 
-@pytest.mark.parametrize("indexes", [set(), {0}, {0, 1, 2}, {0, 2, 3, 9}])
-def test_the_server_writes_indexes_as_they_are_read(indexes):
-    assert parse_indexes(write_indexes(indexes)) == indexes
+@pytest.mark.parametrize(
+    ("indexes", "text"), [(set(), ""), ({0}, "0"), ({0, 1}, "0,1"), ({0, 1, 2}, "0-2"), ({0, 2, 3, 9}, "0,2,3,9")]
+)
+def test_the_server_writes_indexes_as_they_are_read(indexes, text):
+    assert write_indexes(indexes) == text
+    assert parse_indexes(text) == indexes
