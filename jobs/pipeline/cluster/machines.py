@@ -26,6 +26,8 @@ GPU: Final = "nvidia.com/gpu"
 INDEX_KEY: Final = "batch.kubernetes.io/job-completion-index"
 # How often the index had failed before the pod was made; disruptions do not count.
 FAILURES_KEY: Final = "batch.kubernetes.io/job-index-failure-count"
+# The network policy `train-machines` opens pods that have it to each other.
+MACHINES_LABEL: Final = "alignment-pipeline/machines"
 # What each process of a pod needs for itself; scratch space is shared.
 _PER_PROCESS: Final = ("cpu", "memory")
 _QUANTITY: Final = re.compile(r"([0-9.]+)([A-Za-z]*)")
@@ -112,6 +114,7 @@ def _index(spec: Json, name: str, service: str, nodes: int) -> None:
     spec["backoffLimitPerIndex"] = spec.pop("backoffLimit")
     spec["maxFailedIndexes"] = 0
     spec["template"]["spec"]["subdomain"] = service
+    spec["template"].setdefault("metadata", {}).setdefault("labels", {})[MACHINES_LABEL] = str(nodes)
 
 
 def machine_count(job: Mapping[str, Any]) -> int:
