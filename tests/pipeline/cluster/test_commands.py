@@ -99,6 +99,8 @@ def test_without_a_cluster_one_line_says_what_to_do(make_cluster, tmp_path):
 
 def test_status_shows_runs_stages_and_why_they_wait(make_cluster, tmp_path):
     cluster = make_cluster(train=[Step("unschedulable", seconds=60)])
+    labels = {"app.kubernetes.io/name": "alignment-pipeline", "app.kubernetes.io/component": "dev-secret"}
+    cluster.api.put("jobs", {"metadata": {"name": "dev-secret", "labels": labels}, "spec": {}, "status": {}})
     for stage in ("environment", "prepare"):
         cluster.publish(stage, {})
     process = cluster.start()
@@ -112,6 +114,7 @@ def test_status_shows_runs_stages_and_why_they_wait(make_cluster, tmp_path):
     assert any(line.startswith(f"  {RUN8}  pipeline, run {cluster.plan.run_id}") for line in lines)
     assert any(line.split() == ["prepare", *["no", "Job:", "cached,", "or", "not", "reached"]] for line in lines)
     assert f"    train        queued: {NO_GPU}" in lines
+    assert "dev-secret" not in done.stdout, "a Job of the services is no run"
 
 
 def test_status_shows_how_far_a_running_stage_is_by_the_log_of_its_pod(make_cluster, tmp_path):
