@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -22,6 +23,7 @@ BLOCKING: Final = {
     "RunContainerError": "the container cannot be started",
 }
 _EXIT_OOM: Final = 137
+_TRIED_NAME: Final = re.compile(r'(pods "[^"]*-)[a-z0-9]{5}"')
 
 
 def describe_start(pod: Json, events: Sequence[Json]) -> tuple[Phase, str]:
@@ -132,7 +134,9 @@ def newest_event(events: Sequence[Json], *, warning: bool) -> str:
     if not chosen:
         return ""
     newest = max(chosen, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
-    return f"{newest.get('reason', '')}: {newest.get('message', '').strip()}"
+    # A pod that may not be created is tried under ever new names: without them it is one reason, told once.
+    told = _TRIED_NAME.sub(r'\1..."', newest.get("message", "").strip())
+    return f"{newest.get('reason', '')}: {told}"
 
 
 def seconds_since(moment: str, now: datetime) -> float:

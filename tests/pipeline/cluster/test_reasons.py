@@ -64,6 +64,19 @@ EVENT = {"type": "Warning", "reason": "FailedMount", "message": "secret not foun
         (job(), [], [], Phase.QUEUED, "queued: no pod yet"),
         (job(), [pod("Succeeded", **ended(0, "Completed"))], [], Phase.RUNNING, "its pod has ended well"),
         (job(), [], [EVENT], Phase.QUEUED, "queued: FailedMount: secret not found"),
+        (
+            job(),
+            [],
+            [
+                {
+                    **EVENT,
+                    "reason": "FailedCreate",
+                    "message": 'pods "train-0123abcd-4lt6v" is forbidden: exceeded quota',
+                }
+            ],
+            Phase.QUEUED,
+            'queued: FailedCreate: pods "train-0123abcd-..." is forbidden: exceeded quota',
+        ),
         (job(), [pod(**UNSCHEDULED)], [], Phase.QUEUED, "queued: 0/1"),
         (
             job(),
