@@ -37,6 +37,13 @@ def warn_of_claims(nodes: int, claims: Sequence[Json]) -> str | None:
     )
 
 
+def tell_shared(nodes: int, names: Sequence[str]) -> str | None:
+    """What several machines need of the claims they share, for who may not look at them; None = nothing."""
+    if nodes == 1 or not names:
+        return None
+    return f"{nodes} machines mount {', '.join(names)}: on different nodes these need {_REMEDY}"
+
+
 def explain_volume(message: str) -> str:
     """What a scheduler or a kubelet said, with what to do when a pod waits for a volume that another node holds."""
     if not any(words in message for words in _HELD_ELSEWHERE):
