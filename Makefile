@@ -117,8 +117,7 @@ kind-up: ## start a cluster on this machine with its NVIDIA GPUs; GPU=0: without
 	@GPU="$(GPU)" docker/kind/up.sh
 
 kind-load: ## give this machine's images to it
-	@for target in environment prepare train evaluate analyze orchestrator; do \
-		kind load docker-image --name alignment "alignment-pipeline-$$target:dev" || exit 1; done
+	@docker/kind/load.sh
 
 kind-down: ## remove it with everything in it
 	@kind delete cluster --name alignment

@@ -147,24 +147,54 @@ def test_the_bake_file_builds_every_target_with_every_argument():
     assert set(re.findall(r"\b([A-Z][A-Z_]+)\b", re.sub(r"#.*|\".*?\"", "", bake))) <= set(defaults)
 
 
-@pytest.mark.parametrize(
-    ("tools", "said"),
-    [({}, "docker is not installed here"), ({"docker": "exit 1"}, "no buildx plugin")],
-    ids=["no docker", "no buildx"],
-)
-def test_make_images_says_what_is_missing(tmp_path, tools, said):
-    for name, body in {"dirname": 'exec /usr/bin/dirname "$@"', **tools}.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
-        (tmp_path / name).chmod(0o755)
-    done = subprocess.run(
+def make_images(folder, tools, **environment):
+    """Run docker/images.sh on a machine with these tools and no others; what they were called with is in `calls`."""
+    passed = {name: f'exec /usr/bin/{name} "$@"' for name in ("dirname", "sed", "mkdir")}
+    for name, body in {**passed, **tools}.items():
+        (folder / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {folder}/calls\n{body}\n')
+        (folder / name).chmod(0o755)
+    return subprocess.run(
         ["/bin/sh", "docker/images.sh"],
         cwd=REPOSITORY,
-        env={"PATH": str(tmp_path)},
+        env={"PATH": str(folder), **environment},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("tools", "environment", "said"),
+    [
+        ({}, {}, "docker is not installed here"),
+        ({"docker": "exit 1"}, {}, "no buildx plugin"),
+        ({"docker": '[ "$1" = buildx ]'}, {}, "no docker daemon answers"),
+        ({"docker": ""}, {"PUSH": "1"}, "PUSH=1 needs REGISTRY=your.registry/project"),
+    ],
+    ids=["no docker", "no buildx", "no daemon", "no registry"],
+)
+def test_make_images_says_what_is_missing(tmp_path, tools, environment, said):
+    done = make_images(tmp_path, tools, **environment)
     assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "output"), [({}, "--load"), ({"PUSH": "1", "REGISTRY": "registry.example/me"}, "--push")]
+)
+def test_make_images_is_one_bake_of_all_targets(tmp_path, environment, output):
+    told = 'case "$*" in *bake*) echo "commit $GIT_COMMIT, dirty $GIT_DIRTY, version $VERSION";; esac'
+    git = 'case "$1" in rev-parse) echo 0123abcd;; esac'
+    done = make_images(tmp_path, {"docker": told, "git": git}, **environment)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"commit 0123abcd, dirty false, version \d\S+\n", done.stdout)
+    bake = f"docker buildx bake -f docker/docker-bake.hcl --metadata-file output/images.json {output}"
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == bake
+
+
+def test_a_failed_build_is_its_exit_code(tmp_path):
+    tools = {"docker": 'case "$*" in *bake*) echo "no such base" >&2; exit 17;; esac', "git": ""}
+    done = make_images(tmp_path, tools)
+    assert (done.returncode, done.stderr) == (17, "no such base\n")
 
 
 def test_hadolint_has_nothing_to_say_and_would_say_it(tmp_path):

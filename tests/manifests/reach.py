@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.pipeline.cluster.machines import MACHINES_LABEL
 from k8s.rendering.fields import Resource
 from tests.manifests.rules import of_kind, pods
 
@@ -42,8 +43,9 @@ def allowed(resources: list[Resource], source: dict[str, str], target: Peer) -> 
 
 
 def unused_policies(resources: list[Resource]) -> list[str]:
-    """Policies whose selector meets no pod template; `default-deny` meets all."""
+    """Policies whose selector meets no pod template, nor its pods on several machines; `default-deny` meets all."""
     labels = [pod.template["metadata"]["labels"] for pod in pods(resources)]
+    labels += [{**entry, MACHINES_LABEL: "2"} for entry in labels]
     return [
         policy["metadata"]["name"]
         for policy in of_kind(resources, "NetworkPolicy")
@@ -58,8 +60,9 @@ def _concerns(policy: Resource, labels: dict[str, str], direction: str) -> bool:
 
 def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
     for entry in selector.get("matchExpressions", []):
-        assert entry["operator"] == "In"
-        if labels.get(entry["key"]) not in entry["values"]:
+        assert entry["operator"] in {"In", "Exists"}
+        met = entry["key"] in labels if entry["operator"] == "Exists" else labels.get(entry["key"]) in entry["values"]
+        if not met:
             return False
     return selector.get("matchLabels", {}).items() <= labels.items()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from kubernetes.utils.quantity import parse_quantity
 from kubernetes_validate import validate
 
-from jobs.pipeline.cluster.machines import Machines, list_indexes, parse_indexes, spread_job
+from jobs.pipeline.cluster.machines import Machines, list_indexes, parse_indexes, spread_job, times
 from jobs.pipeline.cluster.templates import stage_job
 from k8s.rendering.files import SUPPORTED
 from pipeline_common.config import load_config
+from pipeline_common.errors import InputError
 from pipeline_common.members import find_member
 from pipeline_common.stages import STAGE_NAMES, find_stage
 from tests.manifests.rules import of_kind
@@ -89,6 +91,39 @@ def test_gpus_are_raised_where_the_template_asks_for_one(overlay):
     found = {side: resources[side].get("nvidia.com/gpu") for side in ("requests", "limits")}
     asked = None if overlay.endswith("cpu") else "4"
     assert found == {"requests": asked, "limits": asked}
+
+
+def test_a_machine_gets_the_templates_share_for_each_of_its_processes():
+    """4 and 8 processors, 24 and 48 GiB for one GPU; scratch space stays."""
+    for stage in ("train", "evaluate"):
+        job = made("overlays/cluster", stage, Machines(nodes=2, gpus=8))
+        assert container_of(job)["resources"] == {
+            "requests": {"cpu": "32", "memory": "192Gi", "ephemeral-storage": "1Gi", "nvidia.com/gpu": "8"},
+            "limits": {"cpu": "64", "memory": "384Gi", "ephemeral-storage": "20Gi", "nvidia.com/gpu": "8"},
+        }
+        volumes = {entry["name"]: entry for entry in job["spec"]["template"]["spec"]["volumes"]}
+        assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+        assert volumes["tmp"]["emptyDir"] == {"sizeLimit": "10Gi"}
+    small = container_of(made("overlays/local/cpu", "train", Machines(gpus=3)))["resources"]
+    assert small == {
+        "requests": {"cpu": "750m", "memory": "3Gi", "ephemeral-storage": "256Mi"},
+        "limits": {"cpu": "6", "memory": "12Gi", "ephemeral-storage": "4Gi"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("quantity", "count", "product"),
+    [("250m", 3, "750m"), ("1.5Gi", 2, "3Gi"), ("0.5", 3, "1.5"), (4, 8, "32"), ("100", 10, "1000")],
+)
+def test_amounts_are_multiplied_in_their_own_unit(quantity, count, product):
+    assert times(quantity, count) == product
+    assert parse_quantity(product) == parse_quantity(quantity) * count
+
+
+@pytest.mark.parametrize("quantity", ["", "Gi", "-1", "1e3", "4 Gi"])
+def test_an_amount_that_is_none_is_refused(quantity):
+    with pytest.raises(InputError, match="expected an amount such as 4, 500m, 8Gi"):
+        times(quantity, 2)
 
 
 def test_the_template_is_not_changed():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from jobs.pipeline.cluster.machines import Machines
 from pipeline_common.stages import STAGE_NAMES
 from tests.manifests.reach import Peer, allowed, component, unused_policies
 from tests.manifests.rules import of_kind, pods
+from tests.manifests.test_machines import made
 from tests.manifests.test_rules import INSTALLATIONS
 from tests.manifests.tree import built, named
 
@@ -65,18 +67,37 @@ def test_a_created_job_is_let_through_like_its_template():
         assert {target for target, peer in TARGETS.items() if allowed(resources, labels, peer)} == TABLE[name]
 
 
+def several(stage: str, port: int = 29500) -> tuple[dict[str, str], Peer]:
+    """A pod of a stage on several machines, as the one that calls and as the one that is called."""
+    job = made("overlays/cluster", stage, Machines(nodes=2))
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    return labels, Peer(port, tuple(labels.items()))
+
+
 def test_machines_that_train_speak_to_each_other_and_no_others_do():
     resources = built(*INSTALLATIONS["cluster"])
     # any port: the leader's, and those that NCCL and Gloo choose
     for port in (29500, 45123):
+        callers = {**labels_of(resources), **{f"{stage} of several": several(stage)[0] for stage in STAGE_NAMES}}
+        called = {
+            **{stage: component(stage, port) for stage in STAGE_NAMES},
+            **{f"{stage} of several": several(stage, port)[1] for stage in STAGE_NAMES},
+        }
         found = {
             (source, target)
-            for source, labels in labels_of(resources).items()
-            for target in STAGE_NAMES
-            if allowed(resources, labels, component(target, port))
+            for source, labels in callers.items()
+            for target, peer in called.items()
+            if allowed(resources, labels, peer)
         }
-        assert found == {("train", "train")}
-    assert not allowed(resources, labels_of(resources)["train"], Peer(29500, address="10.1.2.3"))
+        assert found == {("train of several", "train of several")}
+    assert not allowed(resources, several("train")[0], Peer(29500, address="10.1.2.3"))
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_on_several_machines_a_stage_reaches_what_it_reaches_on_one(stage):
+    resources = built(*INSTALLATIONS["cluster"])
+    labels, _ = several(stage)
+    assert {target for target, peer in TARGETS.items() if allowed(resources, labels, peer)} == TABLE[stage]
 
 
 def test_a_stranger_in_the_namespace_reaches_nothing():
@@ -115,17 +136,18 @@ def test_every_policy_concerns_some_pod(name):
         ("hub", ("prepare", "hub")),
         ("api-server", ("pipeline", "API server")),
         ("dev-secret", ("dev-secret", "API server")),
-        ("train-machines", ("train", "train")),
+        ("train-machines", ("train of several", "train of several")),
     ],
 )
 def test_without_a_policy_its_connection_is_closed(policy, lost):
     """Each is needed: default-deny closes both ends of what it opened."""
     resources = built(*INSTALLATIONS["cluster"])
     source, target = lost
-    peer = TARGETS.get(target) or component(target, 29500)
-    assert allowed(resources, labels_of(resources)[source], peer)
+    labels = {**labels_of(resources), "train of several": several("train")[0]}[source]
+    peer = {**TARGETS, "train of several": several("train")[1]}[target]
+    assert allowed(resources, labels, peer)
     resources.remove(named(resources, "NetworkPolicy", policy))
-    assert not allowed(resources, labels_of(resources)[source], peer)
+    assert not allowed(resources, labels, peer)
 
 
 def test_without_default_deny_everything_is_open():

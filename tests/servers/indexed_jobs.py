@@ -148,9 +148,9 @@ class IndexedJob:
 
 
 def write_indexes(indexes: set[int]) -> str:
-    """As the API writes them: `0,2-4`."""
+    """As the API writes them: `0,2-4`; two neighbours are listed, `0,1` (seen in Kubernetes 1.36)."""
     parts = []
     for _, group in groupby(enumerate(sorted(indexes)), key=lambda pair: pair[1] - pair[0]):
         run = [index for _, index in group]
-        parts.append(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}")
+        parts += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run)
     return ",".join(parts)

@@ -114,12 +114,12 @@ class KubernetesApi:
                         self.remove(kind, other["metadata"]["name"])
             return True
 
-    def compact(self) -> None:
-        """Forget the history: watches from earlier versions are answered with 410."""
+    def compact(self, before: int | None = None) -> None:
+        """Forget the history, all or what is older than a version: watches from there are answered with 410."""
         with self.changed:
-            self._history.clear()
-            self._version += 1
-            self._oldest = self._version
+            self._version += before is None
+            self._oldest = self._version if before is None else before
+            self._history = [entry for entry in self._history if entry[0] > self._oldest]
 
     def count(self, verb: str, resource: str) -> int:
         """Requests of a kind so far."""

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 TOKEN = "token-of-the-pipeline"
 USER = "system:serviceaccount:alignment:pipeline"
 KINDS = {"jobs": "Job", "cronjobs": "CronJob", "pods": "Pod", "events": "Event", "configmaps": "ConfigMap"}
-GROUPS = {"jobs": "batch", "cronjobs": "batch", "pods": "", "events": "", "configmaps": ""}
-_PATH = re.compile(
-    r"/(?:api/v1|apis/batch/v1)/namespaces/([^/]+)/(jobs|cronjobs|pods|events|configmaps)(?:/([^/]+))?(/log)?$"
-)
+KINDS["persistentvolumeclaims"] = "PersistentVolumeClaim"
+GROUPS = dict.fromkeys(KINDS, "") | {"jobs": "batch", "cronjobs": "batch"}
+_PATH = re.compile(rf"/(?:api/v1|apis/batch/v1)/namespaces/([^/]+)/({'|'.join(KINDS)})(?:/([^/]+))?(/log)?$")
 
 
 @dataclass(frozen=True)

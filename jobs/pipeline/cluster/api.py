@@ -31,7 +31,10 @@ _RETRIED: Final = {
 }
 _BATCH: Final = "/apis/batch/v1"
 _CORE: Final = "/api/v1"
-_GROUPS: Final = {"jobs": _BATCH, "cronjobs": _BATCH, "pods": _CORE, "events": _CORE, "configmaps": _CORE}
+_GROUPS: Final = {
+    **dict.fromkeys(("jobs", "cronjobs"), _BATCH),
+    **dict.fromkeys(("pods", "events", "configmaps", "persistentvolumeclaims"), _CORE),
+}
 _log = get_logger(__name__)
 
 

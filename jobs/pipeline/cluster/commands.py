@@ -15,7 +15,7 @@ import yaml
 from jobs.pipeline.cluster.api import ClusterApi
 from jobs.pipeline.cluster.connection import connect
 from jobs.pipeline.cluster.following import follow_job
-from jobs.pipeline.cluster.machines import machines_of, spread_job
+from jobs.pipeline.cluster.machines import machine_count, machines_of, spread_job
 from jobs.pipeline.cluster.pods import by_age
 from jobs.pipeline.cluster.templates import (
     APP_NAME,
@@ -28,6 +28,7 @@ from jobs.pipeline.cluster.templates import (
     pipeline_job,
     stage_job,
 )
+from jobs.pipeline.cluster.volumes import claims_of, warn_of_claims
 from pipeline_common.config import Config, load_config
 from pipeline_common.errors import ConfigError, InputError, TransientError
 from pipeline_common.provenance import REPOSITORY
@@ -93,6 +94,7 @@ def run_stage_job(
     annotations = {RUN_ID_ANNOTATION: run_id} if run_id else {}
     job = stage_job(template, stage, secrets.token_hex(4), None, extra_arguments=extra, annotations=annotations)
     job = spread_job(job, found, machines_of(_read_config(api, config, overrides)))
+    _warn_of_volumes(api, template, machine_count(job))
     name = api.create("jobs", job)["metadata"]["name"]
     container = job["spec"]["template"]["spec"]["containers"][0]
     sys.stderr.write(f"Job {name} in {api.namespace} of {api.connection.name}: {shlex.join(container['args'])}\n")
@@ -117,6 +119,9 @@ def start_pipeline(
     extra = [*(["--config", config] if config else []), *overrides]
     extra += [*(["--run-id", run_id] if run_id else []), *(["--force"] if force else [])]
     name = f"pipeline-{secrets.token_hex(4)}"
+    stage_template = api.get("cronjobs", "train")
+    if stage_template is not None:
+        _warn_of_volumes(api, stage_template, machines_of(_read_config(api, config, overrides)).nodes)
     api.create("jobs", pipeline_job(template, name, extra))
     sys.stdout.write(f"Job {name} created in {api.namespace} of {api.connection.name}; make status, make logs\n")
     return 0
@@ -174,6 +179,17 @@ def _read_config(api: ClusterApi, config: str | None, overrides: Sequence[str]) 
         path = Path(folder) / _CONFIG_KEY
         path.write_text(found.get("data", {}).get(_CONFIG_KEY, ""), encoding="utf-8")
         return load_config(str(path), overrides)
+
+
+def _warn_of_volumes(api: ClusterApi, template: Json, nodes: int) -> None:
+    """Say it when the machines of a stage could not all mount what its CronJob mounts."""
+    if nodes == 1:
+        return
+    names = claims_of(template["spec"]["jobTemplate"]["spec"]["template"]["spec"])
+    claims = [claim for name in names if (claim := api.get("persistentvolumeclaims", name)) is not None]
+    told = warn_of_claims(nodes, claims)
+    if told:
+        sys.stderr.write(f"{told}\n")
 
 
 def _pipeline_template(path: Path) -> Json:

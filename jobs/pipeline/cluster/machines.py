@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.pipeline.cluster.templates import STAGE_CONTAINER
+from pipeline_common.errors import InputError
 from pipeline_common.members import DEFAULT_PORT, LEADER_VARIABLE, PORT_VARIABLE
 
 if TYPE_CHECKING:
@@ -23,6 +26,11 @@ GPU: Final = "nvidia.com/gpu"
 INDEX_KEY: Final = "batch.kubernetes.io/job-completion-index"
 # How often the index had failed before the pod was made; disruptions do not count.
 FAILURES_KEY: Final = "batch.kubernetes.io/job-index-failure-count"
+# The network policy `train-machines` opens pods that have it to each other.
+MACHINES_LABEL: Final = "alignment-pipeline/machines"
+# What each process of a pod needs for itself; scratch space is shared.
+_PER_PROCESS: Final = ("cpu", "memory")
+_QUANTITY: Final = re.compile(r"([0-9.]+)([A-Za-z]*)")
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,9 @@ def machines_of(config: Config) -> Machines:
 def spread_job(job: Mapping[str, Any], stage: Stage, machines: Machines) -> Json:
     """The Job on as many machines, with as many GPUs each, as the configuration says.
 
-    GPUs are raised only where the template asks for one: a cluster without any stays one. Memory and processors stay
-    the template's.
+    A template is what one process needs, and a machine has one for each of its GPUs: `cpu` and `memory`, requested and
+    limited, and volumes in memory are multiplied by `machines.gpus`. GPUs are raised only where the template asks for
+    one: a cluster without any stays one.
 
     Args:
         job: from `templates.stage_job`.
@@ -58,17 +67,43 @@ def spread_job(job: Mapping[str, Any], stage: Stage, machines: Machines) -> Json
         return changed
     spec = changed["spec"]
     (container,) = (entry for entry in spec["template"]["spec"]["containers"] if entry["name"] == STAGE_CONTAINER)
-    resources = container.get("resources", {})
-    for side in ("limits", "requests"):
-        # The API copies an absent request from the limit, and refuses one that differs.
-        if GPU in resources.get("limits", {}) and machines.gpus > 1:
-            resources.setdefault(side, {})[GPU] = str(machines.gpus)
+    if machines.gpus > 1:
+        _give_each_process(spec["template"]["spec"], container.get("resources", {}), machines.gpus)
     if machines.nodes > 1:
         _index(spec, changed["metadata"]["name"], stage.name, machines.nodes)
         address = {LEADER_VARIABLE: f"{changed['metadata']['name']}-0.{stage.name}", PORT_VARIABLE: str(DEFAULT_PORT)}
         kept = [entry for entry in container.get("env", []) if entry["name"] not in address]
         container["env"] = [*kept, *({"name": name, "value": value} for name, value in address.items())]
     return changed
+
+
+def _give_each_process(pod: Json, resources: Json, count: int) -> None:
+    """Raise what the template gives one process to what `count` of them need."""
+    for side in ("limits", "requests"):
+        given = resources.get(side, {})
+        given |= {name: times(given[name], count) for name in _PER_PROCESS if name in given}
+        # The API copies an absent request from the limit, and refuses one that differs.
+        if GPU in resources.get("limits", {}):
+            resources.setdefault(side, {})[GPU] = str(count)
+    for volume in pod.get("volumes", []):
+        empty = volume.get("emptyDir") or {}
+        # /dev/shm, where each process's data loaders leave theirs; it counts as the pod's memory.
+        if empty.get("medium") == "Memory" and "sizeLimit" in empty:
+            empty["sizeLimit"] = times(empty["sizeLimit"], count)
+
+
+def times(quantity: str | float, count: int) -> str:
+    """`count` times an amount as the API writes it, in its own unit: 3 x `250m` is `750m`, 2 x `1.5Gi` is `3Gi`.
+
+    Raises:
+        InputError: not written as a number and a unit.
+    """
+    found = _QUANTITY.fullmatch(str(quantity))
+    if found is None:
+        raise InputError(
+            f"a CronJob of k8s/pipeline.yaml asks for {quantity!r}; expected an amount such as 4, 500m, 8Gi"
+        )
+    return f"{(Decimal(found[1]) * count).normalize():f}{found[2]}"
 
 
 def _index(spec: Json, name: str, service: str, nodes: int) -> None:
@@ -79,6 +114,7 @@ def _index(spec: Json, name: str, service: str, nodes: int) -> None:
     spec["backoffLimitPerIndex"] = spec.pop("backoffLimit")
     spec["maxFailedIndexes"] = 0
     spec["template"]["spec"]["subdomain"] = service
+    spec["template"].setdefault("metadata", {}).setdefault("labels", {})[MACHINES_LABEL] = str(nodes)
 
 
 def machine_count(job: Mapping[str, Any]) -> int:

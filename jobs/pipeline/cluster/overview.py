@@ -12,7 +12,13 @@ from jobs.pipeline.cluster.commands import Json, run8_of, run_id_of
 from jobs.pipeline.cluster.following import container_of
 from jobs.pipeline.cluster.pods import by_age
 from jobs.pipeline.cluster.reasons import observe_job
-from jobs.pipeline.cluster.templates import APP_NAME, NAME_LABEL, STAGE_LABEL, has_ended
+from jobs.pipeline.cluster.templates import (
+    APP_NAME,
+    COMPONENT_LABEL,
+    NAME_LABEL,
+    STAGE_LABEL,
+    has_ended,
+)
 from jobs.pipeline.machine import Phase
 from pipeline_common.errors import PipelineError
 from pipeline_common.stages import STAGE_NAMES
@@ -22,10 +28,12 @@ _LOG_LINES: Final = 5
 
 def read_cluster_status(api: ClusterApi) -> dict[str, Any]:
     """Every run's stages, and why the one that waits does so."""
-    jobs = api.list("jobs", labelSelector=f"{NAME_LABEL}={APP_NAME}")["items"]
+    found = api.list("jobs", labelSelector=f"{NAME_LABEL}={APP_NAME}")["items"]
+    # The services have a Job, too: it makes their Secrets.
+    jobs = [job for job in found if STAGE_LABEL in job["metadata"]["labels"] or _is_pipeline(job)]
     runs = []
     for run8, members in _by_run(jobs).items():
-        pipeline = [job for job in members if STAGE_LABEL not in job["metadata"]["labels"]]
+        pipeline = [job for job in members if _is_pipeline(job)]
         stages = {job["metadata"]["labels"][STAGE_LABEL]: job for job in members if job not in pipeline}
         told = []
         for stage in STAGE_NAMES:
@@ -83,6 +91,10 @@ def _progress_of(line: str) -> str | None:
     what, _, rest = told.partition(": ")
     done, of, *more = [*rest.split(), "", ""]
     return told if what and done.isdigit() and of == "of" and more and more[0].isdigit() else None
+
+
+def _is_pipeline(job: Json) -> bool:
+    return bool(job["metadata"]["labels"].get(COMPONENT_LABEL) == "pipeline")
 
 
 def _by_run(jobs: Sequence[Json]) -> dict[str, list[Json]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from jobs.pipeline.cluster.templates import PIPELINE_CONTAINER, STAGE_CONTAINER, condition
+from jobs.pipeline.cluster.volumes import explain_volume
 from jobs.pipeline.machine import Phase, meaning
 
 Json = Mapping[str, Any]
@@ -21,6 +23,7 @@ BLOCKING: Final = {
     "RunContainerError": "the container cannot be started",
 }
 _EXIT_OOM: Final = 137
+_TRIED_NAME: Final = re.compile(r'(pods "[^"]*-)[a-z0-9]{5}"')
 
 
 def describe_start(pod: Json, events: Sequence[Json]) -> tuple[Phase, str]:
@@ -31,13 +34,13 @@ def describe_start(pod: Json, events: Sequence[Json]) -> tuple[Phase, str]:
     unscheduled = _condition_of(pod, "PodScheduled", "False")
     if unscheduled is not None:
         message = unscheduled.get("message") or newest_event(events, warning=True) or unscheduled.get("reason", "")
-        return Phase.QUEUED, f"queued: {message}"
+        return Phase.QUEUED, f"queued: {explain_volume(message)}"
     waiting = blocked_by(pod)
     if waiting is not None:
         reason, message = waiting
         return Phase.QUEUED, f"waiting: {BLOCKING[reason]} ({reason}: {message})"
     told = newest_event(events, warning=True)
-    return Phase.QUEUED, f"starting{f': {told}' if told else ': image and volumes'}"
+    return Phase.QUEUED, f"starting: {explain_volume(told) or 'image and volumes'}"
 
 
 def blocked_by(pod: Json) -> tuple[str, str] | None:
@@ -131,7 +134,9 @@ def newest_event(events: Sequence[Json], *, warning: bool) -> str:
     if not chosen:
         return ""
     newest = max(chosen, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
-    return f"{newest.get('reason', '')}: {newest.get('message', '').strip()}"
+    # A pod that may not be created is tried under ever new names: without them it is one reason, told once.
+    told = _TRIED_NAME.sub(r'\1..."', newest.get("message", "").strip())
+    return f"{newest.get('reason', '')}: {told}"
 
 
 def seconds_since(moment: str, now: datetime) -> float:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from jobs.pipeline.cluster.api import ApiError, ClusterApi, WatchExpiredError
-from jobs.pipeline.cluster.machines import ONE_MACHINE, Machines, spread_job
+from jobs.pipeline.cluster.machines import ONE_MACHINE, Machines, machine_count, spread_job
 from jobs.pipeline.cluster.pods import BLOCKING, blocked_by, by_age, last_ended, seconds_since
 from jobs.pipeline.cluster.reasons import is_suspended, observe_job
 from jobs.pipeline.cluster.templates import (
@@ -26,6 +26,7 @@ from jobs.pipeline.cluster.templates import (
     stage_job,
     stage_job_name,
 )
+from jobs.pipeline.cluster.volumes import claims_of, tell_shared
 from jobs.pipeline.machine import Failure, Observation, Phase
 from pipeline_common.errors import InputError
 from pipeline_common.logs import get_logger
@@ -107,6 +108,9 @@ class KubernetesRunner:
                 ) from error
             raise
         _log.info("%s: Job %s created", stage, name)
+        shared = tell_shared(machine_count(job), claims_of(job["spec"]["template"]["spec"]))
+        if shared:
+            _log.info("%s: %s", stage, shared)
 
     def observe(self, planned: PlannedStage, *, wait: bool) -> Observation:
         """See `Runner.observe`."""

@@ -99,6 +99,8 @@ def test_without_a_cluster_one_line_says_what_to_do(make_cluster, tmp_path):
 
 def test_status_shows_runs_stages_and_why_they_wait(make_cluster, tmp_path):
     cluster = make_cluster(train=[Step("unschedulable", seconds=60)])
+    labels = {"app.kubernetes.io/name": "alignment-pipeline", "app.kubernetes.io/component": "dev-secret"}
+    cluster.api.put("jobs", {"metadata": {"name": "dev-secret", "labels": labels}, "spec": {}, "status": {}})
     for stage in ("environment", "prepare"):
         cluster.publish(stage, {})
     process = cluster.start()
@@ -112,6 +114,7 @@ def test_status_shows_runs_stages_and_why_they_wait(make_cluster, tmp_path):
     assert any(line.startswith(f"  {RUN8}  pipeline, run {cluster.plan.run_id}") for line in lines)
     assert any(line.split() == ["prepare", *["no", "Job:", "cached,", "or", "not", "reached"]] for line in lines)
     assert f"    train        queued: {NO_GPU}" in lines
+    assert "dev-secret" not in done.stdout, "a Job of the services is no run"
 
 
 def test_status_shows_how_far_a_running_stage_is_by_the_log_of_its_pod(make_cluster, tmp_path):
@@ -241,6 +244,37 @@ def test_the_machines_of_a_stage_are_those_of_the_clusters_own_configuration(mak
         "train": None,
         "analyze": None,
     }
+
+
+CLAIMS = {"pipeline-data": "ReadWriteOnce", "pipeline-model": "ReadWriteMany"}
+
+
+@pytest.mark.parametrize(
+    ("command", "modes", "told"),
+    [
+        (["job", "--stage", "train", "--no-follow", "runtime.nodes=2"], CLAIMS, True),
+        (["pipeline", "runtime.nodes=2"], CLAIMS, True),
+        (["job", "--stage", "train", "--no-follow"], CLAIMS, False),
+        (["pipeline"], CLAIMS, False),
+        (["job", "--stage", "analyze", "--no-follow", "runtime.nodes=2"], CLAIMS, False),
+        (["pipeline", "runtime.nodes=2"], dict.fromkeys(CLAIMS, "ReadWriteMany"), False),
+    ],
+)
+def test_several_machines_are_warned_of_volumes_that_one_node_mounts(make_cluster, command, modes, told):
+    cluster = make_cluster()
+    cluster.api.on_create = lambda _job: None
+    for name, mode in modes.items():
+        claim = {"metadata": {"name": name}, "spec": {"accessModes": [mode]}}
+        cluster.api.put("persistentvolumeclaims", claim)
+    volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in modes]
+    for template in cluster.api.objects["cronjobs"].values():
+        template["spec"]["jobTemplate"]["spec"]["template"]["spec"]["volumes"] = [*volumes, {"name": "tmp"}]
+    done = call(cluster.kubeconfig, *command)
+    assert done.returncode == 0, done.stderr
+    warning = "2 machines, and volumes that one node at a time can mount: pipeline-data (ReadWriteOnce)."
+    assert (warning in done.stderr) is told
+    assert "pipeline-model" not in done.stderr
+    assert len(cluster.api.jobs()) == 2, "it is started all the same: one node may hold both machines"
 
 
 def test_status_counts_the_machines_that_run(make_cluster, tmp_path):

@@ -56,6 +56,18 @@ def test_what_keeps_a_machine_is_told_with_its_index(make_cluster):
     assert "train: 1/2 machines running; index 1 waiting: the image cannot be pulled (ImagePullBackOff" in done.stderr
 
 
+def test_what_the_machines_share_is_told_when_they_are_started(make_cluster):
+    cluster = make_cluster(TWO)
+    for template in cluster.api.objects["cronjobs"].values():
+        claims = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in ("data", "model")]
+        template["spec"]["jobTemplate"]["spec"]["template"]["spec"]["volumes"] = claims
+    publish(cluster)
+    done = cluster.run()
+    assert done.returncode == 0, done.stderr
+    told = "2 machines mount data, model: on different nodes these need accessModes: [ReadWriteMany]"
+    assert [line.split()[1] for line in done.stderr.splitlines() if told in line] == ["train:", "evaluate:"]
+
+
 def test_a_machine_that_fails_is_started_again_alone(make_cluster):
     cluster = make_cluster(
         TWO, train={0: [Step("exit", seconds=3)], 1: [Step("exit", 1), Step("evicted"), Step("exit", seconds=2)]}
@@ -127,6 +139,9 @@ def test_deleting_the_pipelines_job_ends_every_machine(make_cluster):
     assert cluster.api.objects["pods"] == {}
 
 
-@pytest.mark.parametrize("indexes", [set(), {0}, {0, 1, 2}, {0, 2, 3, 9}])
-def test_the_server_writes_indexes_as_they_are_read(indexes):
-    assert parse_indexes(write_indexes(indexes)) == indexes
+@pytest.mark.parametrize(
+    ("indexes", "text"), [(set(), ""), ({0}, "0"), ({0, 1}, "0,1"), ({0, 1, 2}, "0-2"), ({0, 2, 3, 9}, "0,2,3,9")]
+)
+def test_the_server_writes_indexes_as_they_are_read(indexes, text):
+    assert write_indexes(indexes) == text
+    assert parse_indexes(text) == indexes

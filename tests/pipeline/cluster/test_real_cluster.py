@@ -192,7 +192,7 @@ def test_machines_find_each_other_by_name(cluster):
     stderr = finish(start(cluster, "runtime.nodes=2"), 0)
     assert "/2 machines running" in stderr
     (job,) = (job for name, job in cluster.jobs().items() if name.startswith("train"))
-    assert job["status"]["completedIndexes"] == "0-1"
+    assert job["status"]["completedIndexes"] == "0,1"
 
 
 def test_the_machine_that_fails_is_named(cluster):

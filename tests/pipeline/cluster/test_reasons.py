@@ -64,6 +64,19 @@ EVENT = {"type": "Warning", "reason": "FailedMount", "message": "secret not foun
         (job(), [], [], Phase.QUEUED, "queued: no pod yet"),
         (job(), [pod("Succeeded", **ended(0, "Completed"))], [], Phase.RUNNING, "its pod has ended well"),
         (job(), [], [EVENT], Phase.QUEUED, "queued: FailedMount: secret not found"),
+        (
+            job(),
+            [],
+            [
+                {
+                    **EVENT,
+                    "reason": "FailedCreate",
+                    "message": 'pods "train-0123abcd-4lt6v" is forbidden: exceeded quota',
+                }
+            ],
+            Phase.QUEUED,
+            'queued: FailedCreate: pods "train-0123abcd-..." is forbidden: exceeded quota',
+        ),
         (job(), [pod(**UNSCHEDULED)], [], Phase.QUEUED, "queued: 0/1"),
         (
             job(),
@@ -87,6 +100,27 @@ EVENT = {"type": "Warning", "reason": "FailedMount", "message": "secret not foun
             "starting: FailedMount: secret not found",
         ),
         (job(), [pod(**waiting("ContainerCreating"))], [], Phase.QUEUED, "starting: image and volumes"),
+        (
+            job(),
+            [pod(**waiting("ContainerCreating"))],
+            [{**EVENT, "reason": "FailedAttachVolume", "message": 'Multi-Attach error for volume "pvc-1"'}],
+            Phase.QUEUED,
+            'FailedAttachVolume: Multi-Attach error for volume "pvc-1" (one node at a time can mount the '
+            "volume: one run on one machine, or accessModes: [ReadWriteMany]",
+        ),
+        (
+            job(),
+            [
+                pod(
+                    conditions=[
+                        {**UNSCHEDULED["conditions"][0], "message": "1 node(s) had volume node affinity conflict"}
+                    ]
+                )
+            ],
+            [],
+            Phase.QUEUED,
+            "queued: 1 node(s) had volume node affinity conflict (one node at a time can mount the volume",
+        ),
         (job(), [pod("Running")], [], Phase.RUNNING, "running on gpu-node-1"),
         (
             job(failed=1),
@@ -283,12 +317,12 @@ SPENT = ("Failed", "MaxFailedIndexesExceeded")
         ),
         # in the same second: code 1 is what a machine ends with whose partner is gone
         (
-            indexed(SPENT, failedIndexes="0-1"),
+            indexed(SPENT, failedIndexes="0,1"),
             [machine(0, "Failed", **ended(1)), machine(1, "Failed", **ended(137, "OOMKilled"))],
             1,
             137,
         ),
-        (indexed(SPENT, failedIndexes="0-1"), [machine(0, "Failed", **ended(1)), machine(1)], 0, 1),
+        (indexed(SPENT, failedIndexes="0,1"), [machine(0, "Failed", **ended(1)), machine(1)], 0, 1),
     ],
 )
 def test_which_machine_made_a_job_fail(seen, pods, index, code):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.pipeline.cluster.api import ClusterApi
+from jobs.pipeline.cluster.api import ClusterApi, WatchExpiredError
 from jobs.pipeline.cluster.connection import connect
 from jobs.pipeline.cluster.runner import KubernetesRunner
 from jobs.pipeline.cluster.templates import Owner
@@ -87,3 +87,33 @@ def test_a_template_without_its_container_is_named(open_runner):
     template["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["name"] = "main"
     with pytest.raises(InputError, match="has no container 'stage', only main"):
         runner.start(cluster.plan.stages["train"])
+
+
+def test_bookmarks_keep_a_quiet_watch_young(make_cluster, monkeypatch):
+    """Others change, the Jobs do not: history that is compacted then does not reach the version a bookmark told."""
+    cluster = make_cluster()
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    api = ClusterApi(connect(), patience_s=1.0)
+    listed = api.list("jobs")["metadata"]["resourceVersion"]
+    cluster.api.put("events", {"metadata": {"name": "other"}})
+    told = [(kind, item["metadata"]["resourceVersion"]) for kind, item in api.watch("jobs", listed, 1.0)]
+    assert {kind for kind, _ in told} == {"BOOKMARK"}
+    assert int(told[-1][1]) > int(listed)
+    cluster.api.compact(before=int(told[-1][1]))
+    with pytest.raises(WatchExpiredError):
+        list(api.watch("jobs", listed, 1.0))
+    assert {kind for kind, _ in api.watch("jobs", told[-1][1], 1.0)} == {"BOOKMARK"}
+
+
+def test_a_runner_goes_on_waiting_through_bookmarks(open_runner):
+    cluster, runner = open_runner(train=[Step("exit", seconds=2)])
+    cluster.api.bookmark_every_s = 0.05
+    planned = cluster.plan.stages["train"]
+    runner.start(planned)
+    observe_until(runner, planned, Phase.RUNNING)
+    lists = cluster.api.count("list", "jobs")
+    seen = runner.observe(planned, wait=True)
+    while seen.phase is Phase.RUNNING:
+        seen = runner.observe(planned, wait=True)
+    assert seen.phase is Phase.SUCCEEDED
+    assert cluster.api.count("list", "jobs") == lists, "some forty bookmarks, and none was taken for a change"
