@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluate.batching import MOST_GENERATED_TOKENS, flat_batches, token_budget_batches
-from jobs.evaluate.model import ROLES, ModelPair, resolve_batch_tokens
+from jobs.evaluate.model import ModelPair, resolve_batch_tokens
 from jobs.evaluate.model_flat_sweep import sweep_flat
 from jobs.evaluate.model_generation import Generated, beam_openings, generate
 from jobs.evaluate.model_openings import refusal_log_odds, rows_at_once
@@ -30,7 +30,7 @@ from jobs.evaluate.openings import (
 )
 from jobs.evaluate.refusal import is_refusal
 from jobs.evaluate.selection import LabelledPrompt, take_stratified
-from jobs.evaluate.sharing import Batch, Share, list_batches
+from jobs.evaluate.sharing import ROLES, Batch, Share, list_batches
 from pipeline_common.clock import PhaseClock
 from pipeline_common.config import EvaluateConfig
 from pipeline_common.logs import get_logger
@@ -141,8 +141,7 @@ def _tell_halved(degrade: Degrade, role: str, planned: int, halved: int) -> None
     degrade(
         "smaller batches",
         f"activations of the {role} model: batches of {planned} tokens did not fit the GPU's free memory, {halved} "
-        "did; "
-        f"set evaluate.batch_tokens={halved}",
+        f"did; set evaluate.batch_tokens={halved}",
     )
 
 
