@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_common.samples.world import AXIOMS
-from tests.benchmarks.bench_gpu_training import LLAMA_3_8B, TINY, measure_matmul
+from tests.benchmarks.random_llama import LLAMA_3_8B, TINY, measure_matmul
 
 WORDS = 4096
 # Weights that every token is multiplied by: the trunk's, and the head's where logits are needed.
