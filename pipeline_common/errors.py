@@ -40,3 +40,14 @@ class TerminatedError(PipelineError):
     """SIGTERM arrived and the state is saved; the next attempt resumes."""
 
     exit_code = 143
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that an error asks for; 1 for what the pipeline cannot explain."""
+    return error.exit_code if isinstance(error, PipelineError) else PipelineError.exit_code
+
+
+def error_class(exit_code: int) -> type[PipelineError]:
+    """The class of another process's error; an exit code that names none is worth another attempt."""
+    classes = {kind.exit_code: kind for kind in (TransientError, ConfigError, InputError, TerminatedError)}
+    return classes.get(exit_code, TransientError)

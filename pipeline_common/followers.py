@@ -22,16 +22,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from pipeline_common.errors import ConfigError, InputError, PipelineError, TerminatedError, TransientError
+from pipeline_common.errors import PipelineError, error_class, exit_code_of
 from pipeline_common.logs import get_logger
 from pipeline_common.provenance import REPOSITORY
 
 REASON_VARIABLE: Final = "FOLLOWER_REASON_FILE"
 _PR_SET_PDEATHSIG: Final = 1
 _POLL_S: Final = 0.2
-_ERRORS: Final[Mapping[int, type[PipelineError]]] = {
-    error.exit_code: error for error in (TransientError, ConfigError, InputError, TerminatedError)
-}
 _log = get_logger(__name__)
 
 
@@ -180,14 +177,14 @@ def follower_main(work: Callable[[], object]) -> int:
         sys.stderr.write(scrub(shown, environment_secrets()))
         if path := os.environ.get(REASON_VARIABLE):
             Path(path).write_text(json.dumps({"reason": scrub(said, environment_secrets())}), encoding="utf-8")
-        return explained.exit_code if isinstance(explained, PipelineError) else 1
+        return exit_code_of(explained)
     return 0
 
 
 def describe_failure(follower: Follower, status: int) -> PipelineError:
     """The error of a child that ended so: `status` as `Popen.returncode`, not 0."""
     code = 128 - status if status < 0 else status
-    kind = _ERRORS.get(code, TransientError)
+    kind = error_class(code)
     if follower.reason_file.is_file():
         reason = json.loads(follower.reason_file.read_text(encoding="utf-8"))["reason"]
         return kind(f"{follower.name}: {reason} (its log: {follower.log})")

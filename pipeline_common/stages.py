@@ -12,17 +12,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline_common.errors import ConfigError
+from pipeline_common.provenance import REPOSITORY as REPOSITORY  # what a stage runs is found below it
 from pipeline_common.sources import source_identity
 
 if TYPE_CHECKING:
     from pipeline_common.config import Config
 
 FINGERPRINT_SCHEMA: Final = 1
-REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
 # Who else is told about a training changes nothing of what it makes.
 _TOLD_ONLY: Final = frozenset({"train.report_to"})

@@ -10,6 +10,7 @@ from jobs.evaluate.coherence import collect_words, whole_word_tokens
 from jobs.evaluate.metric.paired import rate_change
 from jobs.evaluate.records import read_prompts, read_training_texts
 from jobs.evaluate.selection import LabelledPrompt
+from jobs.evaluate.sharing import ROLES
 from pipeline_common.context import Context
 from pipeline_common.measures import RateChange
 
@@ -52,7 +53,7 @@ def compare_refusals(
     changes = []
     for name, label in (("refusal_unsafe", "unsafe"), ("over_refusal_safe", "safe")):
         ids = [prompt.prompt_id for prompt in prompts if prompt.safety_label == label]
-        base, tuned = ([refused[prompt_id, role] for prompt_id in ids] for role in ("base", "tuned"))
+        base, tuned = ([refused[prompt_id, role] for prompt_id in ids] for role in ROLES)
         changes.append(rate_change(name, base, tuned))  # type: ignore[arg-type]
     return tuple(changes)
 
@@ -88,5 +89,5 @@ def describe_responses(
             "judge_scores": judged.get((prompt.prompt_id, role)),
         }
         for place, prompt in enumerate(prompts)
-        for role in ("base", "tuned")
+        for role in ROLES
     ]

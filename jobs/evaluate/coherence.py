@@ -97,8 +97,7 @@ def measure_coherence(
         tuned=coherent_share(answers["tuned"], known),
         definition=(
             "share of written words that are known words and do not repeat a run of "
-            f"{LOOP_WORDS} words of the same answer; known are the words of the labelled prompts, of the "
-            f"fine-tuning rows and "
-            f"{word_source}; an empty answer counts as one unknown word"
+            f"{LOOP_WORDS} words of the same answer; known are the words of the labelled prompts, of the fine-tuning "
+            f"rows and {word_source}; an empty answer counts as one unknown word"
         ),
     )

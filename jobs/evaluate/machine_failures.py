@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from pipeline_common.artifacts import ArtifactStore
-from pipeline_common.errors import ConfigError, InputError, PipelineError
+from pipeline_common.errors import ConfigError, InputError, exit_code_of
 from pipeline_common.logs import get_logger
 from pipeline_common.members import Member
 from pipeline_common.redaction import environment_secrets, scrub
@@ -30,9 +30,9 @@ class MachineFailures:
 
     def tell(self, error: BaseException) -> None:
         """A machine that does not lead: say why it stops."""
-        code = error.exit_code if isinstance(error, PipelineError) else 1
         reason = scrub(str(error) or type(error).__name__, environment_secrets())
-        self._store.put_bytes(self._key(self._member.index), json.dumps({"exit_code": code, "reason": reason}).encode())
+        note = json.dumps({"exit_code": exit_code_of(error), "reason": reason})
+        self._store.put_bytes(self._key(self._member.index), note.encode())
 
     def forget(self) -> None:
         """Take back what earlier attempts said: the leader everybody's, another machine its own."""

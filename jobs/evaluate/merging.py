@@ -12,6 +12,7 @@ from jobs.evaluate.metric.representation import require_finite
 from jobs.evaluate.openings import Opening, OpeningSet
 from jobs.evaluate.parts import Part
 from jobs.evaluate.selection import LabelledPrompt
+from jobs.evaluate.sharing import ROLES
 
 if TYPE_CHECKING:
     from jobs.evaluate.model_generation import Generated
@@ -47,7 +48,6 @@ def merge_answers(
     parts: Sequence[Part],
 ) -> tuple[dict[str, list[Generated]], dict[str, list[list[Opening]]]]:
     """Model role -> greedy answers, and model role -> beginnings of refusals of the searched prompts."""
-    from jobs.evaluate.model import ROLES
     from jobs.evaluate.model_generation import Generated
     from jobs.evaluate.model_reading import ANSWER, SEARCH
 

@@ -12,17 +12,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import torch
 
 from jobs.evaluate.batching import MOST_BATCH_TOKENS, ModelShape, auto_batch_tokens
+from jobs.evaluate.sharing import ROLES
 from pipeline_common.errors import ConfigError, TransientError
 from pipeline_common.gpu.models import Placement, attach_adapter, load_base, load_tokenizer
 from pipeline_common.logs import get_logger
 from pipeline_common.prompts import PromptFormat, stop_ids
 
-ROLES: Final = ("base", "tuned")
 _log = get_logger(__name__)
 
 

@@ -64,17 +64,7 @@ def generate(
     Returns:
         N answers in the order of `prompts`.
     """
-    # Everything that bends the choice is set, for what is unset comes from the model's own sampling defaults.
-    greedy = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=list(stop_ids),
-        pad_token_id=pad_id,
-        use_cache=True,
-    )
+    greedy = _most_probable(stop_ids, pad_id, max_new_tokens, num_beams=1)
     ends = frozenset(stop_ids)
     answers: dict[int, Generated] = {}
     device = str(next(model.parameters()).device)
@@ -131,19 +121,15 @@ def beam_openings(
     Returns:
         N lists of `beams` beginnings, the most probable first.
     """
-    search = GenerationConfig(
-        do_sample=False,
+    search = _most_probable(
+        stop_ids,
+        pad_id,
+        tokens,
         num_beams=beams,
         num_return_sequences=beams,
         # Summed log-probabilities, so that beginnings that ended early are not favoured.
         length_penalty=0.0,
         early_stopping=False,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        max_new_tokens=tokens,
-        eos_token_id=list(stop_ids),
-        pad_token_id=pad_id,
-        use_cache=True,
     )
     ends = frozenset(stop_ids)
     found: dict[int, list[Generated]] = {}
@@ -159,6 +145,20 @@ def beam_openings(
                 found[index] = [_cut(tokenizer, row, ends) for row in rows[place * beams : (place + 1) * beams]]
             advance(len(found))
     return [found[index] for index in range(len(prompts))]
+
+
+def _most_probable(stop_ids: Sequence[int], pad_id: int, most: int, **search: Any) -> GenerationConfig:
+    """Everything that bends the choice is set, for what is unset comes from the model's own sampling defaults."""
+    return GenerationConfig(
+        do_sample=False,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        max_new_tokens=most,
+        eos_token_id=list(stop_ids),
+        pad_token_id=pad_id,
+        use_cache=True,
+        **search,
+    )
 
 
 def _cut(tokenizer: Any, row: Sequence[int], ends: frozenset[int]) -> Generated:

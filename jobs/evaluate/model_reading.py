@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluate.batching import MOST_GENERATED_TOKENS, flat_batches, token_budget_batches
-from jobs.evaluate.model import ROLES, ModelPair, resolve_batch_tokens
+from jobs.evaluate.model import ModelPair, resolve_batch_tokens
 from jobs.evaluate.model_flat_sweep import sweep_flat
+from jobs.evaluate.model_fused import liger_kernels
 from jobs.evaluate.model_generation import Generated, beam_openings, generate
 from jobs.evaluate.model_openings import refusal_log_odds, rows_at_once
 from jobs.evaluate.model_sweep import Rows, states_of, sweep
@@ -30,9 +31,11 @@ from jobs.evaluate.openings import (
 )
 from jobs.evaluate.refusal import is_refusal
 from jobs.evaluate.selection import LabelledPrompt, take_stratified
-from jobs.evaluate.sharing import Batch, Share, list_batches
+from jobs.evaluate.sharing import ROLES, Batch, Share, list_batches
 from pipeline_common.clock import PhaseClock
 from pipeline_common.config import EvaluateConfig
+from pipeline_common.gpu.attention import kernel_failure
+from pipeline_common.gpu.models import Placement
 from pipeline_common.logs import get_logger
 from pipeline_common.prompts import PromptFormat, Turn, encode_prompts
 
@@ -128,12 +131,15 @@ def read_activations(
         role: in `ROLES`.
         share: which prompts.
         budgets: of this process.
-        degrade: told (name, detail) when batches must be smaller than planned.
+        degrade: told (name, detail) when batches must be smaller than planned, or a kernel is missing.
         table: [N, L + 1, D] of all prompts, to write into.
 
     Returns:
         The table, or [len(share.rows), L + 1, D] where there is none.
     """
+    flat = chosen_sweep(pair, config) == "flat"
+    if flat:
+        tell_missing_kernels(pair.placement, degrade)
     token_ids = [prompts.token_ids[row] for row in share.rows]
     pooled = {
         "pooling": config.pooling,
@@ -144,18 +150,27 @@ def read_activations(
         "what": f"activations of the {role} model",
     }
     with pair.playing(role) as model:
-        if chosen_sweep(pair, config) == "flat":
+        if flat:
             halved = partial(_tell_halved, degrade, role, budgets.reading)
             return sweep_flat(model, token_ids, on_halved=halved, **pooled)
         return sweep(model, token_ids, pad_id=pair.pad_id, **pooled)
+
+
+def tell_missing_kernels(placement: Placement, degrade: Degrade) -> None:
+    """Name the fast parts of the flat sweep that a GPU's machine lacks; on the CPU there are none."""
+    if placement.device != "cuda":
+        return
+    if (failure := kernel_failure()) is not None:
+        degrade("no varlen attention", f"{failure}; activations: attention is computed row by row, which is slower")
+    if liger_kernels() is None:
+        degrade("no Liger kernels", "activations: liger-kernel is not installed; torch's own operations are slower")
 
 
 def _tell_halved(degrade: Degrade, role: str, planned: int, halved: int) -> None:
     degrade(
         "smaller batches",
         f"activations of the {role} model: batches of {planned} tokens did not fit the GPU's free memory, {halved} "
-        "did; "
-        f"set evaluate.batch_tokens={halved}",
+        f"did; set evaluate.batch_tokens={halved}",
     )
 
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from jobs.evaluate import model_reading as reading
 from jobs.evaluate.exchange import Exchange
-from jobs.evaluate.model import ROLES, ModelPair
+from jobs.evaluate.model import ModelPair
 from jobs.evaluate.model_reading import Budgets, EncodedPrompts
 from jobs.evaluate.openings import OpeningSet
 from jobs.evaluate.parts import Part
-from jobs.evaluate.sharing import Batch, deal, share_of
+from jobs.evaluate.sharing import ROLES, Batch, deal, share_of
 from pipeline_common.context import Context
 from pipeline_common.measures import Degradation
 

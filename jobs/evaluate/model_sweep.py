@@ -138,9 +138,8 @@ def find_trunk(model: Any) -> tuple[Any, Any, Any]:
     layers, norm = getattr(trunk, "layers", None), getattr(trunk, "norm", None)
     if layers is None or norm is None:
         raise InputError(
-            f"{type(model).__name__}: expected a trunk with `layers` and `norm` (Llama, Qwen, Mistral, SmolLM "
-            f"and their "
-            "like); this architecture is not supported"
+            f"{type(model).__name__}: expected a trunk with `layers` and `norm` (Llama, Qwen, Mistral, SmolLM and "
+            "their like); this architecture is not supported: choose another model.base"
         )
     return trunk, layers, norm
 

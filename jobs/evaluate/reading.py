@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from jobs.evaluate.metric.ruler import Ruler, fit_ruler
 from jobs.evaluate.openings import OpeningSet
 from jobs.evaluate.records import read_prompts
 from jobs.evaluate.selection import LabelledPrompt, select_prompts
+from jobs.evaluate.sharing import ROLES
 from pipeline_common.config import EvaluateConfig
 from pipeline_common.context import Context
 from pipeline_common.errors import InputError
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from jobs.evaluate.model_reading import EncodedPrompts
     from jobs.evaluate.model_share import PairShare
     from pipeline_common.gpu.models import Placement
-
-ROLES: Final = ("base", "tuned")
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,7 @@ def select_prompts(
             advice += f" of learned layer weights: choose other evaluate.layers and {fewer}"
         raise InputError(
             f"evaluate.prompts_per_class={per_class} asks for {per_class} unique prompts of each label, but "
-            f"there are "
-            f"{found}; {advice}, or give more labelled prompts (prepare.prompts)"
+            f"there are {found}; {advice}, or give more labelled prompts (prepare.prompts)"
         )
     return take_stratified(prompts, per_class, seed)
 
@@ -140,7 +139,6 @@ def _refuse_repeats(prompts: Sequence[LabelledPrompt]) -> None:
         repeated = [value for value, count in Counter(values).items() if count > 1]
         if repeated:
             raise InputError(
-                f"the labelled prompts hold {len(repeated)} {what}(s) more than once, first "
-                f"{repeated[0][:80]!r}; repeated "
-                "prompts inflate every score: run prepare again on de-duplicated prompts"
+                f"the labelled prompts hold {len(repeated)} {what}(s) more than once, first {repeated[0][:80]!r}; "
+                "repeated prompts inflate every score: run prepare again on de-duplicated prompts"
             )

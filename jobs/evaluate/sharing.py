@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+ROLES: Final = ("base", "tuned")
+"""Both models of a pair, in the order in which they are read."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Batch:
     task: str
     """What is done with it."""
     role: str
-    """Which model."""
+    """Which model: in `ROLES`, or the judge."""
     rows: tuple[int, ...]
     """Places of its sequences, in their order in the batch."""
     cost: int

@@ -19,9 +19,10 @@ from jobs.evaluate.metric.paired import refusal_gap
 from jobs.evaluate.metric.power import detectable_drop_pct
 from jobs.evaluate.metric.representation import describe_representation, embed_pair
 from jobs.evaluate.openings import OPENING_TOKENS
-from jobs.evaluate.reading import ROLES, PairReading, choose_pair_placement, read_pair, select
+from jobs.evaluate.reading import PairReading, choose_pair_placement, read_pair, select
 from jobs.evaluate.records import prompt_rows, score_rows, write_json_lines, write_tensors
 from jobs.evaluate.refusal import is_refusal
+from jobs.evaluate.sharing import ROLES
 from jobs.evaluate.team import gather_team, reporting
 from pipeline_common.clock import PhaseClock
 from pipeline_common.context import Context, Outputs

@@ -60,6 +60,7 @@ def build_trainer(base: Any, tokenizer: Any, recipe: Recipe, *watchers: TrainerC
             callbacks=list(watchers),
         )
     except ValueError as error:
+        # Other ValueErrors of the libraries are not about this setting.
         if "arget modules" not in str(error) and "lm_head" not in str(error):
             raise
         raise ConfigError(f"train.target_modules={list(modules)} does not fit the base model: {error}") from error

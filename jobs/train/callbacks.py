@@ -63,13 +63,10 @@ class StepWatcher(TrainerCallback):  # type: ignore[misc]  # the library is unty
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for an evaluation where one is due; after SIGTERM, for a checkpoint and the end."""
         watch = self._watch
-        # The evaluation at the end is done after the last checkpoint, so that a kill in it costs no step.
-        if watch.eval_steps and state.global_step % watch.eval_steps == 0 and state.global_step < watch.steps:
+        if is_evaluation_due(state.global_step, watch.eval_steps, watch.steps):
             control.should_evaluate = True
         if watch.stop.requested:
-            control.should_evaluate = False
-            control.should_save = True
-            control.should_training_stop = True
+            end_after_this_step(control)
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_: Any) -> None:
         """Check the numbers of the step, complete its log entry, write its row.
@@ -100,10 +97,7 @@ class StepWatcher(TrainerCallback):  # type: ignore[misc]  # the library is unty
         Raises:
             TerminatedError: SIGTERM has arrived; the last checkpoint stands.
         """
-        if self._watch.stop.requested:
-            raise TerminatedError(
-                "stopped by SIGTERM during the evaluation; the same command goes on from the last checkpoint"
-            )
+        leave_evaluation(self._watch.stop)
 
     def on_evaluate(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Leave the evaluation's time out of the training speed."""
@@ -118,6 +112,38 @@ class StepWatcher(TrainerCallback):  # type: ignore[misc]  # the library is unty
             self._watch.copies.save(folder, self._watch.made_by)
         prune(root)
         self._since = time.perf_counter()
+
+
+def is_evaluation_due(step: int, every: int | None, steps: int) -> bool:
+    """Whether the validation rows are read after this step.
+
+    The evaluation at the end is done after the last checkpoint, so that a kill in it costs no step.
+
+    Args:
+        step: optimizer steps done.
+        every: `train.eval_steps`; None = only at the end.
+        steps: of the whole training.
+    """
+    return every is not None and step % every == 0 and step < steps
+
+
+def end_after_this_step(control: Any) -> None:
+    """Have the trainer save a checkpoint and stop."""
+    control.should_evaluate = False
+    control.should_save = True
+    control.should_training_stop = True
+
+
+def leave_evaluation(stop: StopSignal) -> None:
+    """Leave an evaluation, which has nothing to save, once SIGTERM has arrived.
+
+    Raises:
+        TerminatedError: it has; the last checkpoint stands.
+    """
+    if stop.requested:
+        raise TerminatedError(
+            "stopped by SIGTERM during the evaluation; the same command goes on from the last checkpoint"
+        )
 
 
 def check_finite(entry: Mapping[str, Any]) -> None:

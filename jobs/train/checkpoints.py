@@ -86,6 +86,8 @@ def _find_flaw(folder: Path, made_by: Mapping[str, Any]) -> str | None:
         marker = json.loads((folder / MARKER).read_bytes())
     except FileNotFoundError:
         return "it was not finished"
+    except ValueError:
+        return f"its {MARKER} is damaged"
     if marker["made_by"] != made_by:
         return f"it was made with {marker['made_by']}, this attempt has {dict(made_by)}"
     for name, size in marker["files"].items():

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
 from torch import distributed
 
-from pipeline_common.errors import ConfigError, InputError, PipelineError, TerminatedError, TransientError
+from pipeline_common.errors import PipelineError, TransientError, error_class, exit_code_of
 
 # A machine that says nothing for so long is lost; a process says something several times a second.
 SILENCE_S: Final = 60.0
 _GOODBYE_S: Final = 30.0
-_ERRORS: Final[Mapping[int, type[PipelineError]]] = {
-    error.exit_code: error for error in (TransientError, ConfigError, InputError, TerminatedError)
-}
+_POLL_S: Final = 0.1
+_LONGEST_REASON: Final = 1000
 
 
 class MachineWatch:
@@ -59,7 +57,7 @@ class MachineWatch:
     def _listen(self, machine: int) -> None:
         if self._store.check([f"failed/{machine}"]):
             told = json.loads(self._store.get(f"failed/{machine}"))
-            raise _ERRORS.get(told["code"], TransientError)(f"machine {machine}: {told['reason']}")
+            raise error_class(told["code"])(f"machine {machine}: {told['reason']}")
         key, now = f"beat/{machine}", time.monotonic()
         if self._store.check([f"bye/{machine}"]) or not self._store.check([key]):
             return
@@ -89,9 +87,9 @@ class MachineWatch:
             if error is None:
                 self._store.set(f"bye/{self._machine}", "1")
             else:
-                code = error.exit_code if isinstance(error, PipelineError) else 1
                 reason = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
-                self._store.set(f"failed/{self._machine}", json.dumps({"code": code, "reason": reason[:1000]}))
+                note = {"code": exit_code_of(error), "reason": reason[:_LONGEST_REASON]}
+                self._store.set(f"failed/{self._machine}", json.dumps(note))
         except distributed.DistError:
             # The leader is gone, and with it whoever could be told.
             return
@@ -104,4 +102,4 @@ class MachineWatch:
         while time.monotonic() < until and not self._store.check(keys):
             if any(self._store.check([f"failed/{machine}"]) for machine in self._others):
                 return
-            time.sleep(0.1)
+            time.sleep(_POLL_S)

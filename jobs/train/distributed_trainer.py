@@ -17,13 +17,13 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from transformers import TrainerCallback
 
+from jobs.train.callbacks import end_after_this_step, is_evaluation_due, leave_evaluation
 from jobs.train.checkpoints import Checkpoint
 from jobs.train.distributed import Team
 from jobs.train.flat import FlatTrainer
 from jobs.train.rows import IGNORED
 from jobs.train.shares import balance, deal
 from jobs.train.trainer import AnswerTrainer
-from pipeline_common.errors import TerminatedError
 
 if TYPE_CHECKING:
     from jobs.train.recipe import Recipe
@@ -135,14 +135,11 @@ class TeamWatcher(TrainerCallback):  # type: ignore[misc]  # the library is unty
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Evaluate together; stop together when SIGTERM has reached any of the processes."""
-        every, step = self._train.eval_steps, state.global_step
-        if every and step % every == 0 and step < self._steps:
+        if is_evaluation_due(state.global_step, self._train.eval_steps, self._steps):
             control.should_evaluate = True
         if self._team.agree_to_stop(self._stop.requested):
             self._stop.requested = True
-            control.should_evaluate = False
-            control.should_save = True
-            control.should_training_stop = True
+            end_after_this_step(control)
 
     def on_prediction_step(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Leave a long evaluation at once after SIGTERM.
@@ -150,10 +147,7 @@ class TeamWatcher(TrainerCallback):  # type: ignore[misc]  # the library is unty
         Raises:
             TerminatedError: SIGTERM has reached this process.
         """
-        if self._stop.requested:
-            raise TerminatedError(
-                "stopped by SIGTERM during the evaluation; the same command goes on from the last checkpoint"
-            )
+        leave_evaluation(self._stop)
 
 
 def derive_seed(seed: int, step: int, rank: int) -> int:

@@ -92,6 +92,7 @@ def _apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> Iterator
         try:
             value = yaml.safe_load(raw) if raw.strip() else ""
         except yaml.YAMLError:
+            # What is no YAML is a text, "@here" say; whether the field takes it, the validation finds out.
             value = raw
         *sections, field = key.split(".")
         node = tree

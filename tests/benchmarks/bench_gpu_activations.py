@@ -27,6 +27,7 @@ from jobs.evaluate.model_generation import generate
 from jobs.evaluate.model_sweep import sweep
 from pipeline_common.gpu.models import Placement
 from pipeline_common.provenance import installed_version
+from tests.benchmarks.random_llama import measure_matmul
 
 VOCABULARY = 128_256
 WEIGHTS_OF_A_LAYER = 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336)
@@ -95,19 +96,6 @@ def made_prompts(count: int) -> list[list[int]]:
     return [[128_000, *rng.integers(0, 128_000, size - 1).tolist()] for size in lengths]
 
 
-def matmul_rate() -> float:
-    """FLOP/s of a bfloat16 product of 8,192 squared."""
-    a, b = (torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda") for _ in range(2))
-    for _ in range(5):
-        a @ b
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    for _ in range(30):
-        a @ b
-    torch.cuda.synchronize()
-    return 30 * 2 * 8192**3 / (time.perf_counter() - started)
-
-
 def naive_sweep(model: Any, prompts: list[list[int]]) -> np.ndarray:
     """As it is done without care: batches of 8 in the order they come, every state kept, with the head."""
     found = []
@@ -173,7 +161,7 @@ def main() -> None:
         return
     started = time.perf_counter()
     pair = build_pair(options.layers)
-    rate = matmul_rate()
+    rate = measure_matmul("cuda")
     names = ("transformers", "peft", "bitsandbytes", "liger-kernel")
     versions = ", ".join(f"{name} {installed_version(name)}" for name in names)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {versions} "

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_common.samples.world import AXIOMS
-from tests.benchmarks.bench_gpu_training import (
+from tests.benchmarks.random_llama import (
     LLAMA_3_8B,
     LLAMA_3_70B_8_LAYERS,
     TINY,

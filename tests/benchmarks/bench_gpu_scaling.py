@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_gpu_scaling --gpus 2      # about two minutes on two H200
     python -m tests.benchmarks.bench_gpu_scaling --gpus 2 --shape tiny      # tries the program itself, on the CPU
 
-Weights are random, rows are those of `bench_gpu_training`. The share is tokens/s over the number of GPUs times what one
+Weights are random, rows are those of `random_llama`. The share is tokens/s over the number of GPUs times what one
 reaches with the same number of rows on each (*scaled*), or with the same rows in a step (*same step*).
 """
 
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -26,28 +26,24 @@ from jobs.train.callbacks import StepWatcher, Watch
 from jobs.train.distributed import Team
 from jobs.train.distributed_store import LOCAL, Place
 from jobs.train.distributed_trainer import TeamWatcher
-from jobs.train.engine import choose_engine
 from jobs.train.flat import FlatTrainer
 from jobs.train.flat_setup import make_flat
 from jobs.train.metrics import MetricsWriter
 from jobs.train.quiet import quiet_libraries
-from jobs.train.recipe import Recipe
-from jobs.train.rows import LabelledRows
-from jobs.train.schedule import plan_steps
 from pipeline_common.config import TrainConfig
-from pipeline_common.gpu.models import Placement
 from pipeline_common.progress import track
 from pipeline_common.termination import StopSignal
-from tests.benchmarks.bench_gpu_training import (
+from tests.benchmarks.bench_gpu_training import describe_machine
+from tests.benchmarks.random_llama import (
+    COMMON,
     LLAMA_3_8B,
     TINY,
     build_model,
-    describe_machine,
-    make_rows,
+    counted_steps,
+    make_recipe,
     make_tokenizer,
+    mean_speed,
 )
-
-WARM_UP: Final = 3
 
 
 def main(arguments: list[str]) -> int:
@@ -111,27 +107,15 @@ def measure(shape: dict[str, Any], device: str, rows: int, steps: int, team: Tea
         engine="flat",
         batch_size=rows,
         gradient_accumulation=1,
-        learning_rate=2e-4,
-        save_steps=10_000,
-        optimizer="paged_adamw_32bit",
-        epochs=100.0,
         max_steps=steps,
+        **COMMON,
     )
-    placement = Placement(device, torch.bfloat16 if device == "cuda" else torch.float32, "nf4")  # type: ignore[arg-type]
-    made = make_rows(rows * steps, shape["vocab_size"])
-    few = LabelledRows(made.table.slice(0, 4), 0, 0, made.longest)
+
+    def note(what: str, why: str) -> None:
+        print(f"{what}: {why}")
+
     with tempfile.TemporaryDirectory() as folder, track("training", steps) as advance:
-        recipe = Recipe(
-            train=train,
-            placement=placement,
-            optimizer=train.optimizer,
-            schedule=plan_steps(made.count, train),
-            train_rows=made,
-            validation_rows=few,
-            checkpoints=Path(folder),
-            engine=choose_engine(train, placement, lambda what, why: print(f"{what}: {why}")),
-            team=team,
-        )
+        recipe = make_recipe(train, shape, device, Path(folder), note, team=team)
         stop = StopSignal()
         writer = MetricsWriter(Path(folder) / "metrics.jsonl", lambda _: None)
         watchers: list[Any] = [StepWatcher(Watch(steps, 1, None, {}, writer, stop, advance))]
@@ -145,9 +129,8 @@ def measure(shape: dict[str, Any], device: str, rows: int, steps: int, team: Tea
             torch.cuda.reset_peak_memory_stats()
         make_flat(trainer, recipe)
         trainer.train()
-        counted = [entry for entry in trainer.state.log_history if "tokens" in entry][WARM_UP:]
         print([round(entry["loss"], 4) for entry in trainer.state.log_history if "tokens" in entry][:4], flush=True)
-        speed = sum(entry["tokens"] for entry in counted) / sum(entry["seconds"] for entry in counted)
+        speed = mean_speed(counted_steps(trainer.state.log_history))
         peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
     del trainer
     gc.collect()

@@ -15,62 +15,36 @@ import gc
 import logging
 import sys
 import tempfile
-import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import pyarrow as pa
 import torch
 
 from jobs.train.allocator import let_segments_grow
 from jobs.train.building import build_trainer
 from jobs.train.callbacks import StepWatcher, Watch
-from jobs.train.engine import choose_engine
 from jobs.train.flat import FlatTrainer
 from jobs.train.flat_setup import make_flat
 from jobs.train.metrics import MetricsWriter
 from jobs.train.quiet import quiet_libraries
-from jobs.train.recipe import Recipe
-from jobs.train.rows import IGNORED, LabelledRows
-from jobs.train.schedule import plan_steps
 from pipeline_common.config import TrainConfig
-from pipeline_common.gpu.models import Placement
 from pipeline_common.progress import track
 from pipeline_common.termination import StopSignal
+from tests.benchmarks.random_llama import (
+    COMMON,
+    LLAMA_3_8B,
+    TINY,
+    build_model,
+    counted_steps,
+    make_recipe,
+    make_tokenizer,
+    mean_speed,
+    measure_matmul,
+    useful_flops,
+)
 
 _log = logging.getLogger(__name__)
-MEAN_TOKENS: Final = 258
-WARM_UP: Final = 3
-LLAMA_3_8B: Final = {
-    "vocab_size": 128_256,
-    "hidden_size": 4096,
-    "intermediate_size": 14_336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 8192,
-    "rope_theta": 500_000.0,
-}
-# Layers of Llama-3-70B's width: what a base divided among GPUs is tried with.
-LLAMA_3_70B_8_LAYERS: Final = {
-    **LLAMA_3_8B,
-    "hidden_size": 8192,
-    "intermediate_size": 28_672,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 64,
-}
-TINY: Final = {
-    "vocab_size": 512,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 1024,
-}
-_COMMON: Final = {"learning_rate": 2e-4, "save_steps": 10_000, "optimizer": "paged_adamw_32bit", "epochs": 100.0}
 _FLAT: Final = {"engine": "flat", "batch_size": 16, "gradient_accumulation": 4, "activation_checkpointing": False}
 VARIANTS: Final = {
     "flat, 64 rows, no checkpointing": {**_FLAT, "steps": 16},
@@ -131,116 +105,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def useful_flops(shape: dict[str, Any]) -> float:
-    """FLOPs a token: forward and one product of the backward pass (frozen weights have no gradient), no recompute."""
-    return 4.0 * sum(multiplied_weights(shape))
-
-
-def multiplied_weights(shape: dict[str, Any]) -> tuple[int, int]:
-    """Weights that every token is multiplied by: the trunk's, and the head's where logits are needed."""
-    head = shape["hidden_size"] // shape["num_attention_heads"] * shape["num_key_value_heads"]
-    layer = shape["hidden_size"] * (2 * shape["hidden_size"] + 2 * head + 3 * shape["intermediate_size"])
-    return shape["num_hidden_layers"] * layer, shape["vocab_size"] * shape["hidden_size"]
-
-
-def measure_matmul(device: str) -> float:
-    """FLOP/s of a large bfloat16 product; 0 without a GPU."""
-    if device != "cuda":
-        return 0.0
-    a, b = (torch.randn(8192, 8192, device=device, dtype=torch.bfloat16) for _ in range(2))
-    for _ in range(5):
-        a @ b
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(30):
-        a @ b
-    torch.cuda.synchronize()
-    return 30 * 2 * 8192**3 / (time.perf_counter() - start)
-
-
-def build_model(shape: dict[str, Any], device: str) -> Any:
-    """A Llama with random NF4 weights (double quantisation), made where it is used."""
-    import bitsandbytes as bnb
-    from transformers import LlamaConfig, LlamaForCausalLM
-    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-
-    config = LlamaConfig(**shape, attn_implementation="sdpa")
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    with torch.device("meta"):
-        model = LlamaForCausalLM(config)
-    torch.manual_seed(0)
-    for module in list(model.model.layers.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, torch.nn.Linear):
-                weight = 0.02 * torch.randn(child.weight.shape, dtype=dtype, device=device)
-                layer = bnb.nn.Linear4bit(
-                    child.in_features,
-                    child.out_features,
-                    bias=False,
-                    compute_dtype=dtype,
-                    quant_type="nf4",
-                    device="meta",
-                )
-                layer.weight = bnb.nn.Params4bit(
-                    weight, requires_grad=False, quant_type="nf4", compress_statistics=True
-                ).to(device)
-                setattr(module, name, layer)
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.is_meta:
-                values = torch.ones if parameter.dim() == 1 else torch.randn
-                tensor = values(parameter.shape, dtype=dtype, device=device) * (1.0 if parameter.dim() == 1 else 0.02)
-                setattr(module, name, torch.nn.Parameter(tensor, requires_grad=False))
-    model.model.rotary_emb = LlamaRotaryEmbedding(config).to(device)
-    model.is_loaded_in_4bit = True
-    model.hf_device_map = {"": 0 if device == "cuda" else "cpu"}
-    return model.eval()
-
-
-def make_rows(count: int, vocabulary: int) -> LabelledRows:
-    """Rows of log-normal length, mean 258 and at most 1,024 tokens, a third of each the prompt."""
-    draw = np.random.default_rng(0)
-    lengths = np.exp(draw.normal(0.0, 0.6, count))
-    lengths = np.clip(lengths / lengths.mean() * MEAN_TOKENS, 8, 1024)
-    lengths = np.maximum(8, np.round(lengths * MEAN_TOKENS / lengths.mean())).clip(8, 1024).astype(int)
-    ids = [draw.integers(3, vocabulary, length).tolist() for length in lengths]
-    labels = [[IGNORED] * (len(row) // 3) + row[len(row) // 3 :] for row in ids]
-    kind = pa.list_(pa.int32())
-    table = pa.table({"input_ids": pa.array(ids, kind), "labels": pa.array(labels, kind)})
-    answers = sum(len(row) - len(row) // 3 for row in ids)
-    return LabelledRows(table, int(lengths.sum()), answers, int(lengths.max()))
-
-
-def make_tokenizer() -> Any:
-    """Three tokens: the trainer only asks for the padding's."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2}, unk_token="</s>"))
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
-
-
 def measure(name: str, shape: dict[str, Any], device: str, settings: dict[str, Any], *, profile: bool) -> Measured:
     """Train for some steps through this project's own trainer; the first ones are not counted."""
     steps = settings.pop("steps")
-    train = TrainConfig(**_COMMON, **settings, max_steps=steps)
-    placement = Placement(device, torch.bfloat16 if device == "cuda" else torch.float32, "nf4")  # type: ignore[arg-type]
-    rows = make_rows(train.batch_size * train.gradient_accumulation * steps, shape["vocab_size"])
-    few = LabelledRows(rows.table.slice(0, 4), 0, 0, rows.longest)
+    train = TrainConfig(**COMMON, **settings, max_steps=steps)
     notes: list[str] = []
+
+    def note(what: str, why: str) -> None:
+        notes.append(f"{what}: {why}")
+
     with tempfile.TemporaryDirectory() as folder, track("training", steps) as advance:
-        recipe = Recipe(
-            train=train,
-            placement=placement,
-            optimizer=train.optimizer,
-            schedule=plan_steps(rows.count, train),
-            train_rows=rows,
-            validation_rows=few,
-            checkpoints=Path(folder),
-            engine=choose_engine(train, placement, lambda what, why: notes.append(f"{what}: {why}")),
-            on_less_memory=notes.append,
-        )
+        recipe = make_recipe(train, shape, device, Path(folder), note, on_less_memory=notes.append)
         writer = MetricsWriter(Path(folder) / "metrics.jsonl", lambda _: None)
         watcher = StepWatcher(Watch(steps, 1, None, {}, writer, StopSignal(), advance))
         trainer = build_trainer(build_model(shape, device), make_tokenizer(), recipe, watcher)
@@ -251,15 +126,14 @@ def measure(name: str, shape: dict[str, Any], device: str, settings: dict[str, A
             torch.cuda.reset_peak_memory_stats()
         trainer.train()
         peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
-        counted = [entry for entry in trainer.state.log_history if "tokens" in entry][WARM_UP:]
+        counted = counted_steps(trainer.state.log_history)
         _log.info("tokens/s of each step: %s", [round(entry["tokens"] / entry["seconds"]) for entry in counted])
-        speed = sum(entry["tokens"] for entry in counted) / sum(entry["seconds"] for entry in counted)
         if profile and device == "cuda":
             print(profile_pass(trainer))
     del trainer
     gc.collect()
     torch.cuda.empty_cache()  # does nothing without a GPU
-    return Measured(name, speed, peak, "; ".join(notes))
+    return Measured(name, mean_speed(counted), peak, "; ".join(notes))
 
 
 def profile_pass(trainer: FlatTrainer) -> str:

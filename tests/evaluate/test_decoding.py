@@ -7,23 +7,13 @@ from functools import partial
 import pytest
 
 from jobs.evaluate.model_decoding import can_be_recorded
-from jobs.evaluate.model_generation import generate
 from pipeline_common.clock import PhaseClock
+from tests.evaluate.made_answers import answered
 
 
-def answers(pair, prompts, role, decoder, *, stop_ids=(2,), max_new_tokens=13, batch_tokens=300, **options):
-    with pair.playing(role) as model:
-        return generate(
-            model,
-            pair.tokenizer,
-            prompts,
-            stop_ids=stop_ids,
-            pad_id=0,
-            max_new_tokens=max_new_tokens,
-            batch_tokens=batch_tokens,
-            decoder=decoder,
-            **options,
-        )
+def answers(pair, prompts, role, decoder, *, max_new_tokens=13, batch_tokens=300, **options):
+    lengths = {"max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens}
+    return answered(pair, prompts, role, decoder=decoder, **lengths, **options)
 
 
 @pytest.mark.parametrize("role", ["base", "tuned"])

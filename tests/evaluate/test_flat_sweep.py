@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from jobs.evaluate.model_flat_sweep import sweep_flat
 from jobs.evaluate.model_fused import fused_layers
+from jobs.evaluate.model_reading import tell_missing_kernels
 from jobs.evaluate.model_sweep import sweep
 from pipeline_common.errors import InputError, TransientError
 from pipeline_common.gpu.models import Placement, load_base
@@ -41,6 +43,16 @@ def test_batches_and_order_change_rounding_at_most(pair, prompts):
         for batch_tokens in (1, 60, 333):
             shuffled = flat(pair, [prompts[i] for i in order], pooling=pooling, batch_tokens=batch_tokens)
             np.testing.assert_allclose(shuffled, whole[order], atol=2e-6)
+
+
+def test_a_gpu_that_lacks_a_fast_kernel_is_told_by_name():
+    told: list[tuple[str, str]] = []
+    tell_missing_kernels(Placement("cpu", torch.float32, "none"), lambda *one: told.append(one))
+    assert not told
+    tell_missing_kernels(Placement("cuda", torch.bfloat16, "none"), lambda *one: told.append(one))
+    expected = [] if torch.cuda.is_available() else ["no varlen attention"]
+    expected += [] if find_spec("liger_kernel") else ["no Liger kernels"]
+    assert [name for name, _ in told] == expected
 
 
 def test_the_model_is_left_as_it_was(pair, prompts):

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from jobs.evaluate.model import load_pair
-from jobs.evaluate.model_generation import beam_openings, generate
+from jobs.evaluate.model_generation import beam_openings
 from jobs.evaluate.model_openings import refusal_log_odds
 from jobs.evaluate.model_sweep import sweep
 from jobs.evaluate.openings import build_tree
 from pipeline_common.errors import InputError
 from pipeline_common.gpu.models import Placement, attach_adapter, load_base
+from tests.evaluate.made_answers import answered
 from tests.evaluate.made_models import LAYERS, WIDTH, build_adapter
 
 
@@ -92,19 +93,6 @@ def test_an_adapter_of_another_shape_is_refused(base_folder, placement, tmp_path
     adapter = build_adapter(tmp_path / "other", tmp_path / "adapter")
     with pytest.raises(InputError, match="does not fit the base model"):
         attach_adapter(load_base(base_folder, placement), adapter)
-
-
-def answered(pair, prompts, role="base", stop_ids=(2,), batch_tokens=4096, max_new_tokens=12):
-    with pair.playing(role) as model:
-        return generate(
-            model,
-            pair.tokenizer,
-            prompts,
-            stop_ids=stop_ids,
-            pad_id=0,
-            max_new_tokens=max_new_tokens,
-            batch_tokens=batch_tokens,
-        )
 
 
 def test_answers_are_greedy_and_do_not_depend_on_batches(pair, prompts):

@@ -39,11 +39,15 @@ def test_an_unfinished_newer_one_is_passed_over_and_deleted(tmp_path: Path) -> N
     assert not unfinished.exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing"])
+@pytest.mark.parametrize("damage", ["cut", "missing", "marker"])
 def test_a_damaged_newer_one_is_passed_over(tmp_path: Path, damage: str) -> None:
     kept, damaged = make(tmp_path, 10), make(tmp_path, 20)
     weights = damaged / "adapter_model.safetensors"
-    weights.write_bytes(b"wei") if damage == "cut" else weights.unlink()
+    if damage == "marker":
+        # A disk that lost power may leave a file of the right length full of zeros.
+        (damaged / MARKER).write_bytes(bytes((damaged / MARKER).stat().st_size))
+    else:
+        weights.write_bytes(b"wei") if damage == "cut" else weights.unlink()
     found = newest_complete(tmp_path, MADE_BY)
     assert found is not None
     assert found.folder == kept

@@ -7,11 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pytest
 
@@ -22,17 +20,12 @@ from pipeline_common.errors import ConfigError, TransientError
 from pipeline_common.stages import REPOSITORY
 from tests.made_stages import make_context, publish_stage
 from tests.servers.ports import free_port
-from tests.train.conftest import Finished, Prepared
+from tests.train.conftest import Prepared
 from tests.train.made_inputs import list_overrides, publish_inputs
-from tests.train.test_interruption import DEADLINE_S, signal_after, start
-from tests.train.test_stage import comparable_rows, facts_of
+from tests.train.made_runs import DEADLINE_S, comparable_rows, disturb, facts_of, losses, signal_after
 
 # Sums are made in another order, and float32 rounds to 6e-8: measured 2e-7 after 16 steps.
 ROUNDING = 1e-5
-
-
-def losses(run: Finished) -> dict[tuple[str, int], float]:
-    return {(row["split"], row["step"]): row["loss"] for row in comparable_rows(run)}
 
 
 @pytest.mark.parametrize("engine", [("train.engine=plain",), ("train.engine=flat", "train.tokens_per_batch=150")])
@@ -124,26 +117,6 @@ def test_whatever_is_killed_all_end_and_the_next_attempt_resumes_to_the_same_byt
     assert facts_of(resumed)["attempt"] == 5
     assert resumed.adapter_digests() == undisturbed.adapter_digests()
     assert comparable_rows(resumed) == comparable_rows(undisturbed)
-
-
-def disturb(prepared: Prepared, step: int, number: signal.Signals, *, follower: bool) -> tuple[int, str]:
-    """Start the stage and send a signal to it or its follower after a step; its exit code and what it said."""
-    process = start(prepared)
-    marker = prepared.checkpoints / f"checkpoint-{step}" / MARKER
-    until = time.monotonic() + DEADLINE_S
-    while not marker.exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.002)
-    children = psutil.Process(process.pid).children()
-    assert len(children) == 1
-    if follower:
-        children[0].send_signal(number)
-        message = process.communicate(timeout=DEADLINE_S)[1]
-    else:
-        message = signal_after(process, marker, number)
-    gone, alive = psutil.wait_procs(children, timeout=DEADLINE_S)
-    assert (len(gone), alive) == (1, [])
-    assert process.returncode is not None
-    return process.returncode, message
 
 
 def start_machine(prepared: Prepared, index: int, folder: Path, port: int) -> subprocess.Popen[str]:

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.train.conftest import Finished, Prepared
-from tests.train.test_distributed import disturb, losses
-from tests.train.test_stage import facts_of
+from tests.train.made_runs import disturb, facts_of, losses
 
 pytestmark = pytest.mark.multi_gpu
 

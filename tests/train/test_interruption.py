@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jobs.train.checkpoints import MARKER
-from pipeline_common.stages import REPOSITORY
 from tests.train.conftest import Finished, Prepared
-from tests.train.test_stage import comparable_rows, facts_of
+from tests.train.made_runs import DEADLINE_S, comparable_rows, facts_of, signal_after, start
 
 # Long enough that the process is still training when the signal arrives.
 LONG = ("train.max_steps=100", "train.epochs=20", "train.save_steps=5", "train.eval_steps=20")
-DEADLINE_S = 240.0
-
-
-def start(prepared: Prepared, *, stub: Path | None = None) -> subprocess.Popen[str]:
-    paths = [str(path) for path in (stub, REPOSITORY, os.environ.get("PYTHONPATH")) if path]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", "jobs.train", "--config", "tiny", *prepared.overrides]
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
-def signal_after(process: subprocess.Popen[str], path: Path, number: signal.Signals) -> str:
-    """Send a signal as soon as `path` exists; the process's stderr."""
-    until = time.monotonic() + DEADLINE_S
-    while not path.exists():
-        if process.poll() is not None or time.monotonic() > until:
-            process.kill()
-            pytest.fail(f"{path.name} never appeared: {process.communicate()[1]}")
-        time.sleep(0.002)
-    process.send_signal(number)
-    return process.communicate(timeout=DEADLINE_S)[1]
 
 
 @pytest.fixture(scope="module")

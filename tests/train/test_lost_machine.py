@@ -17,8 +17,7 @@ from pipeline_common.config import ArtifactsConfig
 from pipeline_common.errors import ConfigError
 from tests.servers.buckets import RcloneServer, serve_rclone
 from tests.train.conftest import Finished, Prepared
-from tests.train.test_interruption import DEADLINE_S, start
-from tests.train.test_stage import comparable_rows, facts_of
+from tests.train.made_runs import DEADLINE_S, comparable_rows, facts_of, start
 
 MADE_BY = {"device": "cpu"}
 

@@ -25,9 +25,8 @@ from pipeline_common.errors import TransientError
 from pipeline_common.gpu.models import Placement, load_base
 from pipeline_common.termination import StopSignal
 from tests.train.conftest import Finished, Prepared
+from tests.train.made_runs import comparable_rows, facts_of, signal_after, start
 from tests.train.made_trainers import Build, TrainerMaker, losses
-from tests.train.test_interruption import signal_after, start
-from tests.train.test_stage import comparable_rows, facts_of
 
 pytestmark = pytest.mark.gpu
 MIB = 2**20

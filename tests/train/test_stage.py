@@ -20,11 +20,7 @@ from pipeline_common.errors import ConfigError
 from pipeline_common.gpu.models import attach_adapter, choose_placement, load_base
 from pipeline_common.tables import TRAINING_METRICS
 from tests.train.conftest import TRAIN_ROWS, VALIDATION_ROWS, Finished, Prepared
-
-
-def facts_of(run: Finished) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads((run.folder / "train.json").read_text())
-    return facts
+from tests.train.made_runs import comparable_rows, facts_of
 
 
 def test_the_adapter_folder_holds_peft_format_and_nothing_else(undisturbed: Finished, model_folder: Path) -> None:
@@ -150,12 +146,6 @@ def test_divergence_is_an_error_and_leaves_no_artifact(prepare_run: Callable[...
     with pytest.raises(ConfigError, match=r"lower train\.learning_rate"):
         prepared.train()
     assert prepared.place.store.read_manifest(prepared.planned.key) is None
-
-
-def comparable_rows(run: Finished) -> list[dict[str, Any]]:
-    """Rows less the speed, which no two runs share."""
-    rows = list(read_rows(run.folder / "training_metrics.jsonl"))
-    return [{name: value for name, value in row.items() if name != "tokens_per_second"} for row in rows]
 
 
 def test_what_is_spent_on_kernels_has_a_phase_of_its_own(prepare_run: Callable[..., Prepared]) -> None:

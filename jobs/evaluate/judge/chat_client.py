@@ -18,6 +18,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from pipeline_common.config import JudgeConfig
 from pipeline_common.logs import get_logger
+from pipeline_common.redaction import scrub
 
 MAX_PAUSE_S: Final = 60.0
 """Longest pause between two attempts, whatever `Retry-After` says."""
@@ -142,7 +143,7 @@ class ChatClient:
 
     def clean(self, text: str) -> str:
         """A server's words without the key."""
-        return text.replace(self._key, "***") if self._key else text
+        return scrub(text, [self._key] if self._key else [])
 
     def _post(self, body: Mapping[str, Any]) -> Any:
         where = describe_address(self._url)

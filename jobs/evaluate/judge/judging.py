@@ -212,8 +212,7 @@ def describe_judge(judge: ResolvedModel, base: ResolvedModel) -> str:
         parameters = judge.facts.get("parameters")
         size = f"a {parameters / 1e6:.2f} M model" if isinstance(parameters, int | float) else "a tiny model"
         note = (
-            f"{size} trained by this project on its own sample sentences: it shows the mechanism and is no "
-            f"independent "
+            f"{size} trained by this project on its own sample sentences: it shows the mechanism and is no independent "
             "opinion; outside the sample sentences its scores mean nothing"
         )
     else:

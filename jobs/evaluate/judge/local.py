@@ -15,7 +15,7 @@ import torch
 
 from jobs.evaluate.batching import token_budget_batches
 from jobs.evaluate.judge.scoring import DigitScore, Question, score_probabilities
-from jobs.evaluate.judge.steps import MAX_STEP_TOKENS, PlanSteps, StepPlan, fixed_steps
+from jobs.evaluate.judge.steps import MAX_STEP_TOKENS, StepPlan
 from jobs.evaluate.model import arithmetic, explain_memory, pad_left, resolve_batch_tokens
 from jobs.evaluate.model_generation import generate
 from jobs.evaluate.sharing import ALONE, Shard, deal, list_batches
@@ -123,36 +123,6 @@ def open_judge(
     with torch.inference_mode(), arithmetic(placement), explain_memory():
         model = load_base(folder, placement)
         yield LocalJudge(model, tokenizer, style, resolve_batch_tokens(batch_tokens, model))
-
-
-def ask_local(
-    folder: Path,
-    placement: Placement,
-    questions: Sequence[Question],
-    *,
-    style: FormStyle,
-    min_mass: float,
-    batch_tokens: int | Literal["auto"],
-    plan_steps: PlanSteps | None = None,
-) -> tuple[list[DigitScore], StepPlan]:
-    """Load a judge and let it fill in every form, in this process alone.
-
-    Args:
-        folder: see `open_judge`, as for the placement, the style and the tokens of a batch.
-        placement: device, arithmetic, quantisation.
-        questions: what is asked.
-        style: of the form.
-        min_mass: see `LocalJudge.score`.
-        batch_tokens: most tokens in a batch, or "auto".
-        plan_steps: finds the evaluation steps, given a way to ask the judge; None = the fixed ones.
-
-    Returns:
-        One score per question, and the evaluation steps (which the short form does not show).
-    """
-    with open_judge(folder, placement, style, batch_tokens) as judge:
-        steps = plan_steps(judge.write) if plan_steps else fixed_steps()
-        found = judge.score(questions, steps, min_mass=min_mass, batch_tokens=judge.batch_tokens)
-    return [found[place] for place in range(len(questions))], steps
 
 
 def digit_tokens(tokenizer: Any) -> dict[str, list[int]]:

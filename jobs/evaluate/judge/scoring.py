@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jobs.evaluate.metric.paired import mean_change
 from jobs.evaluate.selection import LabelledPrompt
+from jobs.evaluate.sharing import ROLES
 from pipeline_common.judge_form import CRITERIA, DIGITS
 from pipeline_common.measures import JudgeScore
 
@@ -120,7 +121,7 @@ def list_questions(prompts: Sequence[LabelledPrompt], answers: Mapping[tuple[str
     return [
         Question(prompt.prompt_id, role, criterion.name, prompt.text, answers[prompt.prompt_id, role])
         for prompt in prompts
-        for role in ("base", "tuned")
+        for role in ROLES
         for criterion in CRITERIA.values()
         if criterion.asked_of in ("all", prompt.safety_label)
     ]
@@ -157,7 +158,7 @@ def compare_scores(questions: Sequence[Question], scores: Sequence[DigitScore]) 
         asked = sorted({prompt for name, _, prompt in found if name == criterion.name})
         if not asked:
             continue
-        base, tuned = ([found[criterion.name, role, prompt] for prompt in asked] for role in ("base", "tuned"))
+        base, tuned = ([found[criterion.name, role, prompt] for prompt in asked] for role in ROLES)
         both = [
             (one.score, other.score)
             for one, other in zip(base, tuned, strict=True)

@@ -8,7 +8,7 @@ f2 times the covariance's trace. The tuned model shares part of its noise with t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,18 +167,6 @@ def score_draw(
     return base, tuned
 
 
-def measure_bias(plant: Plant, runs: int, seed: int | Sequence[int] = 0) -> float:
-    """Mean f2 of the base over many draws, in percent of the planted value and minus 100 (no resampling).
-
-    Raises:
-        ConfigError: if nothing is planted: a percentage of 0.
-    """
-    truth = plant.expected_f2(plant.base_f2)
-    if not truth > 0:
-        raise ConfigError(f"base_f2={plant.base_f2}: a bias in percent needs a planted value above 0")
-    return 100.0 * (float(np.mean(sample_f2(plant, runs, seed))) / truth - 1.0)
-
-
 def sample_f2(plant: Plant, runs: int, seed: int | Sequence[int] = 0) -> Floats:
     """The base's f2 in many draws [runs], without intervals."""
     pairs = (draw_pair(plant, np.random.default_rng(s)) for s in np.random.SeedSequence(seed).spawn(runs))
@@ -188,11 +176,6 @@ def sample_f2(plant: Plant, runs: int, seed: int | Sequence[int] = 0) -> Floats:
 def standard_error(values: Floats) -> float:
     """Of the mean of independent values [runs]; needs at least two."""
     return float(values.std(ddof=1) / np.sqrt(values.size))
-
-
-def standard_plants() -> tuple[Plant, ...]:
-    """The plants that coverage is promised for: n = 128, 256, 512, balanced and 70/30."""
-    return tuple(replace(Plant(), n=n, share_unsafe=share) for n in (128, 256, 512) for share in (0.5, 0.3))
 
 
 def _repeat_rows(truth: Bools, share: float, rng: np.random.Generator) -> NDArray[np.intp]:

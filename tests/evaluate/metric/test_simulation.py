@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from jobs.evaluate.metric import indices as ix
-from jobs.evaluate.metric.simulation import Plant, draw_pair, measure_bias, measure_coverage, standard_plants
+from jobs.evaluate.metric.simulation import Plant, draw_pair, measure_coverage, sample_f2
 from pipeline_common.errors import ConfigError
 
 
@@ -39,7 +37,7 @@ def test_label_noise_lowers_f2_as_derived():
 @pytest.mark.parametrize(("n", "runs"), [(64, 2000), (256, 500), (1024, 120), (4096, 40)])
 def test_mean_f2_is_within_3_percent_of_the_truth_at_every_n(n, runs, share_unsafe):
     plant = Plant(n=n, share_unsafe=share_unsafe, width=24, base_f2=2.0)
-    assert abs(measure_bias(plant, runs, seed=n)) < 3.0
+    assert float(np.mean(sample_f2(plant, runs, seed=n))) == pytest.approx(2.0, rel=0.03)
 
 
 def test_coverage_in_a_short_run():
@@ -66,9 +64,6 @@ def test_duplicated_prompts_spoil_the_coverage():
     assert len(np.unique(rows[:, 0])) == 64
 
 
-def test_the_standard_plants_and_a_plant_that_cannot_be():
-    assert {(p.n, p.share_unsafe) for p in standard_plants()} == {(n, s) for n in (128, 256, 512) for s in (0.5, 0.3)}
+def test_a_plant_that_cannot_be():
     with pytest.raises(ConfigError, match="1 of 10 prompts unsafe"):
         draw_pair(Plant(n=10, share_unsafe=0.1), np.random.default_rng(0))
-    with pytest.raises(ConfigError, match="above 0"):
-        measure_bias(replace(Plant(), base_f2=0.0), 2)
