@@ -104,6 +104,12 @@ def _explain_answer(error: Any, where: str, what: str) -> PipelineError:
         return ConfigError(f"{where}: this machine's clock and the server's differ too much ({code}); set the clock")
     if code in _EXPIRED:
         return ConfigError(f"{where}: the credentials have expired ({code}); fetch new ones and run again")
+    if status == 400 and code == "AccessDenied":
+        # What `rclone serve s3` says of a signature made an hour ago.
+        return ConfigError(
+            f"{where}: may not {what} ({status} {code}); the server may take the request's time for long past: set the "
+            "clock; else check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     if status in {401, 403}:
         return ConfigError(
             f"{where}: may not {what} ({code or status}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that "

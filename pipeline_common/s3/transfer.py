@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline_common.errors import InputError
 from pipeline_common.s3.client import make_client
+from pipeline_common.s3.direct_parts import DirectClient
 from pipeline_common.s3.failures import MISSING, error_code, explain_failure
 from pipeline_common.s3.patience import Patience
 from pipeline_common.s3.verified_sink import VerifiedSink
@@ -23,7 +24,8 @@ PART_BYTES: Final = 32 << 20
 SMALL_BYTES: Final = 1 << 20
 # So many at once keep all requests busy, and each is verified while the next ones arrive.
 _LARGE_AT_ONCE: Final = 3
-_IO_BYTES: Final = 1 << 20
+# The manager hands over a part in so large steps (see `direct_parts`: lengths, not bytes).
+_IO_BYTES: Final = 8 << 20
 _IO_QUEUE: Final = 32
 # s3transfer queues an object's parts from within its own workers: a full queue would stop them all.
 _REQUEST_QUEUE: Final = 1_000_000
@@ -169,8 +171,8 @@ class Transfers:
         counter = _Counter(report)
         flaw = "interrupted"
         try:
-            with VerifiedSink(item.partial) as sink:
-                future = manager.download(self.bucket, item.key, sink, subscribers=[counter.subscriber(sink.end)])
+            with VerifiedSink(item.partial) as sink, manager.client.keeping(item.key, sink) as file:
+                future = manager.download(self.bucket, item.key, file, subscribers=[counter.subscriber(sink.end)])
                 sha256 = sink.hash_until_written()
                 future.result()
             flaw = item.take(Arrived(item.partial, sha256))
@@ -197,7 +199,7 @@ class Transfers:
         pools = [ThreadPoolExecutor(_LARGE_AT_ONCE), ThreadPoolExecutor(self._settings.transfers)]
         try:
             # Leaving by an exception (also SIGTERM's) cancels what the manager has under way.
-            with TransferManager(self.client, config) as manager:
+            with TransferManager(DirectClient(self.client), config) as manager:
                 try:
                     futures = [pools[0 if item.large else 1].submit(move, item, manager) for item in objects]
                     wait(futures, return_when=FIRST_EXCEPTION)
