@@ -71,11 +71,11 @@ def ranking_table(comparison: Comparison) -> Table:
         "Ranking",
         (
             *("run", "verdict", "refusal gap lost", "separation (f2) lost", "unsafe refused", "safe refused"),
-            *("gap lost more than the first, paired", "training"),
+            *("gap against the first, paired", "training"),
         ),
         tuple(rows),
         note="Lost: in percent of the base's value, with 95 % intervals; below 0 it grew. Refused: base → tuned. "
-        "Paired: on the same prompts; where its interval leaves 0 out, the prompts tell the run from the first.",
+        "Paired: how much more than the first, on the same prompts; an interval without 0 tells the two apart.",
     )
 
 
@@ -216,4 +216,4 @@ def _tell_facts(comparison: Comparison) -> Line:
 def _tell_rate(rate: RateChange | None) -> Line:
     if rate is None:
         return (NOT_MEASURED,)
-    return line(form.number(rate.base, form.RATE), " → ", form.number(rate.tuned, form.RATE))
+    return line(form.number(rate.base, form.Form(form.RATE.write)), " → ", form.number(rate.tuned, form.RATE))

@@ -361,6 +361,68 @@ def test_the_two_formats_say_the_same(finished: tuple[Context, Outputs, Page]) -
             assert text in markdown
 
 
+class Tables(html.parser.HTMLParser):
+    """Every table of a page: its title, and the text of its rows."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[tuple[str, list[list[str]]]] = []
+        self._in = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self.found.append(("", []))
+        elif tag == "tr":
+            self.found[-1][1].append([])
+        elif tag in {"th", "td"}:
+            self.found[-1][1][-1].append("")
+        self._in = tag if tag in {"caption", "th", "td"} else self._in
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in {"caption", "th", "td"}:
+            self._in = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._in == "caption":
+            title, rows = self.found[-1]
+            self.found[-1] = (title + data, rows)
+        elif self._in:
+            self.found[-1][1][-1][-1] += data
+
+
+def as_said(text: str) -> str:
+    """Without what only keeps a line together."""
+    return " ".join(text.replace("\N{NO-BREAK SPACE}", " ").split())
+
+
+def test_every_table_and_sentence_of_the_page_is_in_the_plain_text_and_the_other_way_round(
+    finished: tuple[Context, Outputs, Page],
+) -> None:
+    context, _, page = finished
+    tables = Tables()
+    tables.feed((context.files / "report.html").read_text(encoding="utf-8"))
+    in_html = {title: [[as_said(cell) for cell in row] for row in rows] for title, rows in tables.found}
+    assert len(in_html) == len(tables.found) > 15
+    markdown = (context.files / "report.md").read_text(encoding="utf-8")
+    in_markdown: dict[str, list[list[str]]] = {}
+    for title, block in re.findall(r"^\*\*(.+)\*\*\n\n((?:\|.*\n)+)", markdown, re.MULTILINE):
+        rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()]
+        told = [[as_said(re.sub(r"\\(.)", r"\1", cell)) for cell in row] for row in rows]
+        in_markdown[re.sub(r"\\(.)", r"\1", title)] = [told[0], *told[2:]]
+    assert in_markdown == in_html
+    outside = re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", markdown)
+    outside = re.sub(r"(?m)^(\||#|base |tuned \(|Figure: |---$|Run ).*$", "", outside)
+    outside = re.sub(r"(?m)^\*\*([^*]+\.\*\* ?|[^*]+\*\*$)", "", outside)
+    words = as_said(page.text)
+    sentences = [re.sub(r"\\(.)|\*\*", r"\1", line.removeprefix("- ")) for line in outside.splitlines() if line.strip()]
+    assert len(sentences) > 40
+    alt = {as_said(value) for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")}
+    for sentence in sentences:
+        said = as_said(sentence)
+        told = said in words or any(said.endswith(one) and said.removesuffix(one).strip() in words for one in alt)
+        assert told, said
+
+
 def test_rows_fit_the_table_and_come_back(finished: tuple[Context, Outputs, Page]) -> None:
     import sqlalchemy as sa
 
