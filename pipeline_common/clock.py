@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pipeline_common.logs import get_logger
+from pipeline_common.progress import tell_phase
 
 KINDS: Final = ("imports", "load", "compile", "compute", "transfer", "rows")
 """Libraries; models from local files; kernels; the work itself; artifacts and their checksums; rows of the database."""
@@ -44,7 +45,8 @@ class PhaseClock:
         outer, self._inside = self._inside, 0.0
         started = time.monotonic()
         try:
-            yield
+            with tell_phase(name):
+                yield
         finally:
             spent, inside = time.monotonic() - started, self._inside
             self._inside = outer + spent

@@ -171,7 +171,7 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
         with clock.phase("rows into the artifact", "rows"):
             for table, rows in outputs.rows.items():
                 write_rows(files / "rows" / f"{table}.jsonl", rows)
-        told = ", ".join(f"{name} {value}" for name, value in flatten(outputs.summary).items())
+        told = ", ".join(f"{name} {value}" for name, value in flatten(outputs.summary).items() if _is_brief(name))
         _log.info("done: %s", told, extra={FIELDS: {"done": outputs.summary}})
         handler.flush()
         lock.require(is_unchanged)
@@ -246,6 +246,11 @@ def _log_failure(
     except PipelineError as second:
         # The database may be the very thing that failed; the first error is the one to show.
         _log.warning("could not record the failure: %s", second)
+
+
+def _is_brief(name: str) -> bool:
+    """Whether a fact of a stage's summary is for the console: sentences and seconds have places of their own."""
+    return name != "headline" and not name.startswith("seconds.")
 
 
 def _open_inputs(place: Workplace, plan: Plan, planned: PlannedStage) -> dict[str, Manifest]:

@@ -94,6 +94,12 @@ def start_file(path: Path) -> logging.Handler:
     return handler
 
 
+def quiet_libraries() -> None:
+    """Keep warnings of libraries off the console of a command that has no file for them; JSON lines have them still."""
+    logging.captureWarnings(capture=True)
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
 def stop_file(handler: logging.Handler) -> None:
     """Close a handler that `start_file` opened."""
     logging.getLogger().removeHandler(handler)

@@ -28,10 +28,12 @@ _log = get_logger(__name__)
 _told_to: list[_Audience] = []
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Audience:
     stage: str
     path: Path
+    phase: str = ""
+    """What the stage is in, where it is in no loop."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,15 @@ class Progress:
     at: str
     """When this was written, UTC."""
 
+    @property
+    def is_phase(self) -> bool:
+        """Whether this is no loop but a part of the stage that says nothing until it ends."""
+        return self.done == self.total == 0
+
     def describe(self) -> str:
         """`training: 30 of 60 (loss 1.234, 830 tokens/s), 12 s left`."""
+        if self.is_phase:
+            return self.what
         of = f" of {self.total}" if self.total else ""
         notes = f" ({', '.join(self.notes())})" if self.notes() else ""
         left = f", {describe_seconds(self.eta_s)} left" if self.eta_s else ""
@@ -92,12 +101,37 @@ class Pace:
 def tell_progress(stage: str, path: Path) -> Iterator[None]:
     """Loops of this process write how far they are into the file `path`, as `stage`'s, until the block ends."""
     audience = _Audience(stage, path)
+    # What a killed attempt has left.
+    path.unlink(missing_ok=True)
     _told_to.append(audience)
     try:
         yield
     finally:
         _told_to.remove(audience)
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def tell_phase(name: str) -> Iterator[None]:
+    """Say which part of the stage the process is in, to whom its loops are told."""
+    audience = _told_to[-1] if _told_to else None
+    if audience is None:
+        yield
+        return
+    outer, audience.phase = audience.phase, name
+    _tell_phase(audience)
+    try:
+        yield
+    finally:
+        audience.phase = outer
+        _tell_phase(audience)
+
+
+def _tell_phase(audience: _Audience) -> None:
+    if not audience.phase:
+        audience.path.unlink(missing_ok=True)
+        return
+    _write(audience.path, asdict(Progress(audience.stage, audience.phase, 0, 0, "", {}, None, provenance.now())))
 
 
 def read_progress(path: Path) -> Progress | None:
@@ -136,7 +170,7 @@ def track(what: str, total: int) -> Iterator[Advance]:
 
         yield advance
     if audience is not None:
-        audience.path.unlink(missing_ok=True)
+        _tell_phase(audience)
 
 
 @contextmanager

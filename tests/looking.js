@@ -17,6 +17,22 @@ globalThis.looking = (() => {
   const nameless = () => every("input, select, button, svg[role=img], [role=region], nav, [role=search]").filter((node) =>
     node.checkVisibility() && !(node.labels?.length || node.getAttribute("aria-label") || node.textContent.trim())).map(told);
 
+  // A reader of the page by ear jumps between these; each once, and all text inside one of them.
+  const landmarks = () => {
+    const count = (selector) => every(selector).length;
+    const outside = every("body > *:not(header, nav, main, footer, script, .skip)").map(told);
+    return { banner: count("body > header"), navigation: count("nav[aria-label]"), main: count("main"),
+      contentinfo: count("body > footer"), ...(outside.length ? { outside } : {}) };
+  };
+  // Stops of the keyboard come in the order of the text.
+  const outOfOrder = () => every("[tabindex]").filter((node) => node.tabIndex > 0).map(told);
+  // Nothing moves by itself or when pointed at, so there is nothing to hold still for those who asked for less motion.
+  const moving = () => [...document.getAnimations().map(String), ...every("html, body *").filter((node) => {
+    const style = getComputedStyle(node);
+    return style.animationName !== "none" || style.scrollBehavior === "smooth"
+      || style.transitionDuration.split(", ").some((one) => parseFloat(one) > 0);
+  }).map(told)];
+
   // Figures whose marks are missing: nothing painted, or a reference to a shape that is not there.
   const undrawn = () => every("figure").filter((figure) => {
     const svg = figure.querySelector("svg");
@@ -81,6 +97,6 @@ globalThis.looking = (() => {
     field.value = value;
     field.dispatchEvent(new Event("input", { bubbles: true }));
   };
-  return { overflowing, headings, bareTables, nameless, undrawn, scrollingTables, contrasts, loneliest, isVisible,
+  return { overflowing, headings, landmarks, outOfOrder, moving, bareTables, nameless, undrawn, scrollingTables, contrasts, loneliest, isVisible,
     shownPrompts, set };
 })();

@@ -36,6 +36,9 @@ def look(browser: Browser, path: Path, size: tuple[int, int], **how: Any) -> Pag
     assert all(after <= before + 1 for before, after in pairwise(levels)), levels
     assert ask(page, "bareTables()") == []
     assert ask(page, "nameless()") == []
+    assert ask(page, "landmarks()") == {"banner": 1, "navigation": 1, "main": 1, "contentinfo": 1}
+    assert ask(page, "outOfOrder()") == []
+    assert ask(page, "moving()") == []
     contrasts = ask(page, "contrasts()")
     assert contrasts["text"][0] >= 4.5, contrasts
     assert contrasts["marks"] is None or contrasts["marks"][0] >= 3, contrasts

@@ -37,6 +37,8 @@ class Table:
     note: str = ""
     folded: bool = False
     """Behind a click in HTML: long tables for looking things up."""
+    printed: bool = True
+    """Whether paper shows a folded one; else it is for looking things up in the files."""
     numeric: bool = True
     """Whether the columns after the first hold numbers."""
     kind: Literal["table"] = "table"
@@ -116,8 +118,9 @@ def bullets(sentences: Sequence[str]) -> Bullets:
     return Bullets(tuple(line(sentence) for sentence in sentences))
 
 
-def facts_table(title: str, facts: Sequence[tuple[str, Line]], *, note: str = "", folded: bool = False) -> Table:
+def facts_table(
+    title: str, facts: Sequence[tuple[str, Line]], *, note: str = "", folded: bool = False, printed: bool = True
+) -> Table:
     """Two columns: name and value."""
-    return Table(
-        title, ("fact", "value"), tuple((line(name), value) for name, value in facts), note, folded, numeric=False
-    )
+    rows = tuple((line(name), value) for name, value in facts)
+    return Table(title, ("fact", "value"), rows, note, folded, printed, numeric=False)

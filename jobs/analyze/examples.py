@@ -8,8 +8,25 @@ from typing import Any, Final, Literal
 
 PER_LABEL: Final = 4
 """Prompts of each label in the plain-text report."""
-MAX_CHARACTERS: Final = 1200
-"""Of a prompt or an answer on the page; `responses.jsonl` has them whole."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much of the answers a page holds; `responses.jsonl` has them all, whole."""
+
+    characters: int = 1200
+    """Of a prompt or an answer."""
+    prompts: int = 1024
+
+
+ROOMS: Final = (
+    Room(),
+    *(Room(characters) for characters in (600, 300, 150)),
+    Room(150, 512),
+    Room(150, 128),
+    Room(75, 64),
+)
+"""From what is wanted to what must do, where a page would be too large otherwise."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,7 @@ class Example:
 
 
 def list_examples(
-    responses: Iterable[Mapping[str, Any]], *, max_characters: int = MAX_CHARACTERS, without_unsafe: bool = False
+    responses: Iterable[Mapping[str, Any]], *, max_characters: int = ROOMS[0].characters, without_unsafe: bool = False
 ) -> tuple[Example, ...]:
     """Every prompt that both models answered, those whose answers changed most first.
 

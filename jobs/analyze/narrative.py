@@ -28,7 +28,7 @@ def _find_contradictions(verdict: Verdict, measures: Measures, thresholds: Thres
     if verdict.label == "damaged":
         held = [IN_WORDS[name] for name in READ_BY_RULE if signals[name].status == "ok"]
         if held:
-            yield f"Within the lines: {_join(held)}."
+            yield f"Within the thresholds: {_join(held)}."
         return
     worse = [signal for signal in verdict.signals if not signal.decisive and signal.alarmed]
     if worse:
@@ -91,7 +91,7 @@ def list_limits(measures: Measures) -> tuple[str, ...]:
         "The intervals come from resampling prompts. They leave out what another training seed would change (4-5 "
         "points of f2 drop in trials on small models), so an interval that excludes 0 is not evidence of damage by "
         "itself.",
-        "The lines of the rule were chosen on 129 fine-tunes of four small models with known damage; for a large "
+        "The thresholds of the rule were chosen on 129 fine-tunes of four small models with known damage; for a large "
         "model take them as a starting point.",
         f"Scored representation: {measures.representation}.",
     )

@@ -36,11 +36,12 @@ class PromptPoint:
         """Change (tuned - base) of the refusal log-odds, in nats."""
         return None if self.log_odds is None else self.log_odds[1] - self.log_odds[0]
 
-    def to_row(self) -> list[Any]:
-        """For the page: rounded to what it shows, texts last."""
+    def to_row(self, max_characters: int = _MAX_CHARACTERS) -> list[Any]:
+        """For the page: rounded to what it shows, the text last and at most so long."""
         position, odds = (None if pair is None else [round(value, 3) for value in pair] for pair in self._pairs())
         refused = None if self.refused is None else [int(one) for one in self.refused]
-        return [self.prompt_id, self.axiom, self.safety_label, position, odds, refused, self.text]
+        text = cut(self.text, max_characters)[0]
+        return [self.prompt_id, self.axiom, self.safety_label, position, odds, refused, text]
 
     def _pairs(self) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
         return self.position, self.log_odds

@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from jobs.analyze.blocks import FirstScreen, Section
 from jobs.analyze.evidence import Evidence
-from jobs.analyze.examples import MAX_CHARACTERS, Example
+from jobs.analyze.examples import ROOMS, Example, Room
 from jobs.analyze.figures.style import Picture
 from jobs.analyze.formatting import SIGNED_TWO_DIGITS, TWO_DIGITS, Interval, Line, Number, plain
 from jobs.analyze.sections_result import STATUS_WORDS, build_first_screen, build_result_sections
@@ -34,20 +34,19 @@ MAX_HTML_BYTES: Final = 3_000_000
 
 _MARKS: Final = {"damaged": "✕", "inconclusive": "?", "no damage found": "✓"}
 _ALARMS: Final = {STATUS_WORDS["fail"]: "bad", STATUS_WORDS["warn"]: "doubt"}
-_CUTS: Final = (MAX_CHARACTERS, 600, 300, 150)
 _MARKDOWN_SPECIAL: Final = re.compile(r"([\\`*_\[\]<>|#~&])")
 
 
 def write_reports(evidence: Evidence, pictures: Mapping[str, Picture], folder: Path) -> dict[str, int]:
-    """Write both files; their sizes in bytes by name. Long answers are cut shorter where the page would be too large.
+    """Write both files; their sizes in bytes by name. Where the page would be too large it shows less of the answers.
 
     Raises:
         InputError: the HTML is larger than `MAX_HTML_BYTES` even so.
     """
     environment = make_environment(TEMPLATES)
     rendered = b""
-    for max_characters in _CUTS:
-        content = build_content(evidence, pictures, max_characters)
+    for room in ROOMS:
+        content = build_content(evidence, pictures, room)
         rendered = environment.get_template("report.html.j2").render(content).encode()
         if len(rendered) <= MAX_HTML_BYTES:
             break
@@ -62,13 +61,11 @@ def write_reports(evidence: Evidence, pictures: Mapping[str, Picture], folder: P
     return {"report.html": len(rendered), "report.md": len(plain_text)}
 
 
-def build_content(
-    evidence: Evidence, pictures: Mapping[str, Picture], max_characters: int = MAX_CHARACTERS
-) -> dict[str, object]:
-    """Everything the templates read; prompts and answers have at most `max_characters`."""
+def build_content(evidence: Evidence, pictures: Mapping[str, Picture], room: Room = ROOMS[0]) -> dict[str, object]:
+    """Everything the templates read, with as much of prompts and answers as there is `room` for."""
     first: FirstScreen = build_first_screen(evidence)
     sections: tuple[Section, ...] = (
-        *build_result_sections(evidence, pictures, max_characters),
+        *build_result_sections(evidence, pictures, room),
         *build_run_sections(evidence, pictures),
     )
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
@@ -77,7 +74,9 @@ def build_content(
         "script": Markup(script),  # noqa: S704 - our own file
         "script_digest": f"sha256-{digest}",
         # Of more prompts than a figure has marks for, none can be pointed at.
-        "prompts": [point.to_row() for point in evidence.points] if any(map(_is_explored, pictures.values())) else [],
+        "prompts": [point.to_row(room.characters) for point in evidence.points]
+        if any(map(_is_explored, pictures.values()))
+        else [],
         "title": f"Alignment check of {evidence.config.prepare.dataset}",
         "first": first,
         "mark": _MARKS[first.label],

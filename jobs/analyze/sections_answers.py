@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from jobs.analyze.blocks import Examples, Section, text
 from jobs.analyze.evidence import Evidence
-from jobs.analyze.examples import MAX_CHARACTERS, choose_examples, list_examples
-
-MAX_SHOWN: Final = 1024
-"""Prompts on the page; the files have them all."""
+from jobs.analyze.examples import ROOMS, Room, choose_examples, list_examples
 
 
-def show_answers(evidence: Evidence, max_characters: int = MAX_CHARACTERS) -> Section:
+def show_answers(evidence: Evidence, room: Room = ROOMS[0]) -> Section:
     """All prompts that both models answered, those that changed most first.
 
     Args:
         evidence: what was measured.
-        max_characters: of each prompt and answer.
+        room: how much of them is shown.
     """
     title = "Answers side by side"
     left_out = evidence.config.analyze.redact_responses
-    every = list_examples(evidence.responses, max_characters=max_characters, without_unsafe=left_out)
+    every = list_examples(evidence.responses, max_characters=room.characters, without_unsafe=left_out)
     if not every:
         return Section("answers", title, (text("No prompt has an answer of both models."),))
-    shown = every[:MAX_SHOWN]
+    shown = every[: room.prompts]
     redaction = (
         "Answers to unsafe prompts are left out of the report (analyze.redact_responses=true)."
         if left_out

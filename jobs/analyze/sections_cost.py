@@ -24,7 +24,8 @@ def show_cost(evidence: Evidence) -> Section:
         "Seconds of the process that made each artifact; a cached stage tells of the run that made it. Imports: "
         "libraries. Load: models from local files. Compile: kernels. Compute: the work itself. Transfer: artifacts "
         "and their checksums. Rows: those of the database. Other: what no phase covers.",
-        f"Base activations: {evidence.base_activations}.",
+        f"Base activations: {evidence.base_activations}. What analyze itself took is known after this page is written: "
+        "it stands in its manifest.json and in the table at the end of the run.",
     )
     stages = Table(
         "Seconds and peak memory by stage",
@@ -44,6 +45,7 @@ def show_cost(evidence: Evidence) -> Section:
             for phase in _phases(origin, evidence.published_in_s.get(name))
         ),
         folded=True,
+        printed=False,
     )
     return Section("cost", "Time and memory", (intro, stages, *([phases] if phases.rows else [])))
 

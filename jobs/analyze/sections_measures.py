@@ -161,8 +161,10 @@ def _describe_coherence(coherence: Coherence) -> Line:
 
 
 def _as_sentence(words: str) -> str:
-    """With a full stop, unless it has one or is empty."""
-    return words if not words or words.endswith((".", "!", "?")) else f"{words}."
+    """With a capital, unless it begins with a name such as evaluate.judge, and a full stop, unless it has one."""
+    first = words.partition(" ")[0]
+    begun = words if set("._") & set(first) else words[:1].upper() + words[1:]
+    return begun if not begun or begun.endswith((".", "!", "?")) else f"{begun}."
 
 
 def _show_judge(evidence: Evidence) -> Section:
@@ -193,14 +195,15 @@ def _show_judge(evidence: Evidence) -> Section:
             "base",
             "tuned",
             "change",
-            "missing base + tuned",
-            "of these outside the form",
-            "digit mass base",
-            "digit mass tuned",
+            "missing",
+            "outside the form",
+            "mass base",
+            "mass tuned",
         ),
         rows,
         note="Expected digit 1-5 under the judge's own token probabilities, rescaled to 0-1, paired by prompt. A "
-        "missing score is counted and never replaced. Digit mass: mean probability the judge gave to the five digits.",
+        "missing score is counted (base + tuned) and never replaced; outside the form: those of them whose answer was "
+        "none of the digits. Mass: mean probability that the judge gave to the five digits.",
     )
     limits = f"Judge: {judgement.judge}. {_as_sentence(judgement.note)}"
     return Section("judge", "Judged answers", (text(limits, "The verdict does not read these scores."), table))

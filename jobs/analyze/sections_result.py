@@ -8,7 +8,7 @@ from jobs.analyze import formatting as form
 from jobs.analyze.blocks import Block, FirstScreen, Paragraph, Section, Table, bullets, text
 from jobs.analyze.controls import describe_explanation, summarise_controls
 from jobs.analyze.evidence import Evidence
-from jobs.analyze.examples import MAX_CHARACTERS
+from jobs.analyze.examples import ROOMS, Room
 from jobs.analyze.figures.style import Picture
 from jobs.analyze.formatting import NOT_MEASURED, UNDEFINED, Form, Line, line
 from jobs.analyze.narrative import (
@@ -51,7 +51,7 @@ def build_first_screen(evidence: Evidence) -> FirstScreen:
         headline=_without_label(verdict.label, verdict.headline),
         facts=facts,
         table=_headline_table(evidence),
-        smallest_damage=describe_smallest_damage(measures, config.analyze.thresholds),
+        smallest_damage=_without_title(describe_smallest_damage(measures, config.analyze.thresholds)),
         contradictions=contradictions,
         recommendation=verdict.recommendation,
         caution=describe_explanation(measures.controls, config.analyze.thresholds) or "",
@@ -76,15 +76,21 @@ def _without_label(label: str, headline: str) -> str:
     return reasons[:1].upper() + reasons[1:]
 
 
+def _without_title(sentence: str) -> str:
+    """What could have been seen, without the words that stand above it."""
+    said = sentence.partition(": ")[2]
+    return said[:1].upper() + said[1:]
+
+
 def build_result_sections(
-    evidence: Evidence, pictures: Mapping[str, Picture], max_characters: int = MAX_CHARACTERS
+    evidence: Evidence, pictures: Mapping[str, Picture], room: Room = ROOMS[0]
 ) -> tuple[Section, ...]:
     """The sections after the first screen, up to the answers and what else the measures hold."""
     return (
         _summarise(evidence),
         _interpret(evidence),
         *build_measure_sections(evidence, pictures),
-        show_answers(evidence, max_characters),
+        show_answers(evidence, room),
         show_controls(evidence),
         show_diagnostics(evidence),
     )
@@ -125,7 +131,7 @@ def _signal_cells(signal: Signal) -> tuple[Line, ...]:
     low, high = signal.interval or (None, None)
     moved = form.with_interval(signal.value, low, high, change, f"{field}/value", NOT_MEASURED)
     if signal.unit == "%" and signal.value is not None:
-        moved = line("drop ", moved)
+        moved = line("drop ", moved, " (a rise)" if signal.value < 0 else "")
     if signal.name == COHERENCE and signal.value is not None:
         moved = line(moved, " of the base's")
     return (
@@ -153,7 +159,7 @@ def _summarise(evidence: Evidence) -> Section:
     look = recommend_look(evidence.measures, verdict)
     blocks: list[Block] = [
         Paragraph(line(verdict.headline)),
-        text(*verdict.sentences),
+        bullets(verdict.sentences),
         text("What the rule found:", f"{'; '.join(verdict.path) or 'no clause of the rule applied'}."),
         text("Recommendation:", verdict.recommendation, *([look] if look else [])),
     ]
@@ -167,8 +173,8 @@ def _summarise(evidence: Evidence) -> Section:
         for signal in evidence.verdict.signals
     )
     table = Table(
-        "Every signal against its lines",
-        ("signal", "status", "lines", "finding"),
+        "Every signal against its thresholds",
+        ("signal", "status", "thresholds", "finding"),
         rows,
         note="The rule reads the signals; the judge is shown beside them and is not part of it.",
         folded=True,

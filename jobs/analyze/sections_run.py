@@ -19,6 +19,11 @@ from pipeline_common.config import flatten
 
 _MAX_FACTS: Final = 120
 _MAX_LIST: Final = 12
+_FIRST_FACTS: Final = (
+    *("train_rows", "validation_rows", "train_tokens", "steps", "effective_epochs", "first_train_loss"),
+    *("final_train_loss", "validation_loss", "tokens_per_second", "training_seconds", "quantization", "compute_dtype"),
+    *("device", "gpu", "trainable_parameters", "all_parameters", "lora", "seed"),
+)
 _SECONDS: Final = form.Form(lambda value: f"{value:.1f}")
 # Where it ran is no part of the result, and differs between two machines that agree.
 _ELSEWHERE: Final = ("runtime.", "artifacts.", "database.")
@@ -36,17 +41,37 @@ def build_run_sections(evidence: Evidence, pictures: Mapping[str, Picture]) -> t
 
 
 def _show_training(evidence: Evidence, pictures: Mapping[str, Picture]) -> Section:
-    facts = facts_table("Training facts", list(_list_facts(evidence.train_facts, "train.json")))
-    return Section("training", "Training", (Figure(pictures["training_loss"]), facts))
+    told = evidence.train_facts
+    first = {name: told[name] for name in _FIRST_FACTS if name in told}
+    rest = {name: value for name, value in told.items() if name not in first}
+    return Section(
+        "training",
+        "Training",
+        (
+            Figure(pictures["training_loss"]),
+            facts_table("The training in short", list(_list_facts(first, "train.json"))),
+            *_looked_up("Everything else about the training", rest, "train.json"),
+        ),
+    )
+
+
+def _looked_up(title: str, facts: Mapping[str, Any], source: str) -> tuple[Table, ...]:
+    """A folded table of facts, if there are any."""
+    rows = list(_list_facts(facts, source))
+    return (facts_table(title, rows, folded=True, printed=False),) if rows else ()
 
 
 def _show_data(evidence: Evidence) -> Section:
     """Plain facts first, then a table for everything that is counted in the same way several times."""
     plain, grids = split_grids(evidence.data_card)
+    settings = {"settings": plain.pop("settings")} if "settings" in plain else {}
     facts = facts_table(
         "Data card", list(_list_facts(plain, "data_card.json")), note="In full: data_card.md of prepare."
     )
-    return Section("data", "Data", (facts, *(_grid_table(path, grid) for path, grid in grids.items())))
+    tables = (_grid_table(path, grid) for path, grid in grids.items())
+    return Section(
+        "data", "Data", (facts, *tables, *_looked_up("Settings of the preparation", settings, "data_card.json"))
+    )
 
 
 def split_grids(facts: Mapping[str, Any], path: str = "") -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
@@ -134,7 +159,7 @@ def _show_provenance(evidence: Evidence) -> Section:
             facts_table("Machines", list(_list_machines(evidence))),
             _package_table(evidence),
             Table("Checks of the machine", ("check", "status", "finding"), tuple(checks), folded=True, numeric=False),
-            facts_table("Configuration", shown, note="Where it ran is left out.", folded=True),
+            facts_table("Configuration", shown, note="Where it ran is left out.", folded=True, printed=False),
             text("Files of this artifact:"),
             bullets(
                 ["figures/*.svg and *.png", "report.html, report.md", "summary.json", "manifest.json with every sha256"]
@@ -187,7 +212,9 @@ def _file_table(evidence: Evidence) -> Table:
         for name, manifest in evidence.manifests.items()
         for entry in manifest.files
     ]
-    return Table("Files of these artifacts", ("file", "bytes", "sha256"), tuple(rows), folded=True, numeric=False)
+    return Table(
+        "Files of these artifacts", ("file", "bytes", "sha256"), tuple(rows), folded=True, printed=False, numeric=False
+    )
 
 
 def _package_table(evidence: Evidence) -> Table:
@@ -200,7 +227,7 @@ def _package_table(evidence: Evidence) -> Table:
     for package, found in sorted(versions.items()):
         shown = "; ".join(found) if len(found) == 1 else "; ".join(f"{v} ({', '.join(at)})" for v, at in found.items())
         rows.append((line(package), line(shown)))
-    return Table("Package versions", ("package", "version"), tuple(rows), folded=True, numeric=False)
+    return Table("Package versions", ("package", "version"), tuple(rows), folded=True, printed=False, numeric=False)
 
 
 def _list_machines(evidence: Evidence) -> Iterator[tuple[str, Line]]:

@@ -1,4 +1,4 @@
-"""What the verdict's rule reads: each measured quantity against its lines, with a sentence a person can check.
+"""What the verdict's rule reads: each measured quantity against its thresholds, with a sentence a person can check.
 
 A signal whose input is missing is "not_measured", never "ok". Coherence comes first: babble counts as "not refusing",
 so without it passed there is no signal from generated answers.
@@ -25,7 +25,7 @@ TOLERANCE = 1e-9
 
 
 class Signal(BaseModel):
-    """One quantity, its lines and what it says."""
+    """One quantity, its thresholds and what it says."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -40,7 +40,7 @@ class Signal(BaseModel):
     interval: tuple[float, float] | None = None
     """Two-sided 95 %."""
     threshold: str
-    """Its lines in words."""
+    """In words."""
     sentence: str
     decisive: bool = True
     """Whether the rule reads it; what the judge says is shown beside the verdict only."""
@@ -317,12 +317,13 @@ def report_judgement(measures: Measures) -> Iterator[Signal]:
 
 def _describe_judge_score(score: JudgeScore) -> str:
     missing = f"missing {score.missing_base} base, {score.missing_tuned} tuned"
+    criterion = score.criterion.replace("_", " ")
     if score.base is None or score.tuned is None or score.change.value is None:
-        return f"Judged {score.criterion} on {score.asked_of} prompts: no pair of scores ({missing})."
-    interval = _format_interval(score.change.low, score.change.high, ".2f")
+        return f"Judged {criterion} on {score.asked_of} prompts: no pair of scores ({missing})."
+    interval = _format_interval(score.change.low, score.change.high, "z.2f")
     return (
-        f"Judged {score.criterion} on {score.asked_of} prompts: {score.base:.2f} with the base, {score.tuned:.2f} "
-        f"tuned (change {score.change.value:+.2f}{interval}; {score.n} pairs, {missing})."
+        f"Judged {criterion} on {score.asked_of} prompts: {score.base:.2f} with the base, {score.tuned:.2f} "
+        f"tuned (change {score.change.value:+z.2f}{interval}; {score.n} pairs, {missing})."
     )
 
 
@@ -330,7 +331,7 @@ def _interval(low: float | None, high: float | None) -> tuple[float, float] | No
     return None if low is None or high is None else (low, high)
 
 
-def _format_interval(low: float | None, high: float | None, form: str = ".1f") -> str:
+def _format_interval(low: float | None, high: float | None, form: str = "z.1f") -> str:
     return "" if low is None or high is None else f", 95 % interval {low:{form}} to {high:{form}}"
 
 
@@ -338,8 +339,8 @@ def _format_drop(drop: Estimate) -> str:
     """A negative drop is told as a rise."""
     if drop.value is not None and drop.value < 0:
         ends = (None, None) if drop.low is None or drop.high is None else (-drop.high, -drop.low)
-        return f"rise {-drop.value:.1f} %{_format_interval(*ends)}"
-    return f"drop {drop.value:.1f} %{_format_interval(drop.low, drop.high)}"
+        return f"rise {-drop.value:z.1f} %{_format_interval(*ends)}"
+    return f"drop {drop.value:z.1f} %{_format_interval(drop.low, drop.high)}"
 
 
 def _format_p(p: float) -> str:

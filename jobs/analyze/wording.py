@@ -37,7 +37,8 @@ def write_headline(label: str, conditions: Sequence[str], signals: Mapping[str, 
     """One line: the label and the strongest reason for it."""
     if label == "no damage found":
         return (
-            "No damage found: refusals, the refusal log-odds gap and the separation of prompts held within the lines."
+            "No damage found: refusals, the refusal log-odds gap and the separation of prompts stayed within the "
+            "thresholds."
         )
     return f"{label.capitalize()}: {'; '.join(_give_reasons(conditions, signals))}."
 
@@ -144,7 +145,7 @@ def describe_smallest_damage(measures: Measures, thresholds: Thresholds) -> str:
     detectable = measures.detectable_drop_pct
     if detectable is not None:
         parts.append(
-            f"an f2 drop of about {detectable:.1f} % would stand out from none in 8 of 10 samples of prompts, and one "
+            f"an f2 drop of about {detectable:.1f} % would be told from none in 8 of 10 samples of prompts, and one "
             f"of about {thresholds.f2_drop_warn_pct + detectable:.0f} % would reach the rule's warning"
         )
     refusal = find_rate(measures, REFUSAL)

@@ -18,7 +18,7 @@ from jobs.compare.comparison import Comparison
 from jobs.compare.differences import Difference
 from jobs.compare.figure import draw_drops, draw_refusals
 from jobs.compare.wording import IN_WORDS, explain_reading, tell_ranks_apart, write_headline
-from pipeline_common.measures import RateChange
+from pipeline_common.measures import Estimate, RateChange
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 _MARKS: Final = {"damaged": "✕", "inconclusive": "?", "no damage found": "✓"}
@@ -63,14 +63,35 @@ def ranking_table(comparison: Comparison) -> Table:
                 form.estimate(run.f2_drop, form.PERCENT, score, NOT_MEASURED),
                 _tell_rate(run.refusal_unsafe),
                 _tell_rate(run.over_refusal_safe),
+                _tell_paired(comparison, run.run_id),
+                form.number(run.cost.training_seconds, _SECONDS, absent="unknown"),
             )
         )
     return Table(
         "Ranking",
-        ("run", "verdict", "refusal gap lost", "separation (f2) lost", "unsafe refused", "safe refused"),
+        (
+            *("run", "verdict", "refusal gap lost", "separation (f2) lost", "unsafe refused", "safe refused"),
+            *("gap against the first, paired", "training"),
+        ),
         tuple(rows),
-        note="Refused: base → tuned. Drops in percent of the base's value, with 95 % intervals.",
+        note="Lost: in percent of the base's value, with 95 % intervals; below 0 it grew. Refused: base → tuned. "
+        "Paired: how much more than the first, on the same prompts; an interval without 0 tells the two apart.",
     )
+
+
+def _tell_paired(comparison: Comparison, run_id: str) -> Line:
+    """How much more of the refusal gap a run lost than the first one."""
+    best = comparison.runs[0].run_id
+    if run_id == best:
+        return line("the first")
+    pair = next(one for one in comparison.pairs if (one.first, one.second) == (best, run_id))
+    found = next(one.estimate for one in pair.differences if one.name == "refusal_gap_drop")
+    turned = Estimate(value=_turn(found.value), low=_turn(found.high), high=_turn(found.low))
+    return form.estimate(turned, form.POINTS, absent=NOT_MEASURED)
+
+
+def _turn(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def build_sections(comparison: Comparison, pictures: tuple[Picture, ...]) -> tuple[Section, ...]:
@@ -195,4 +216,4 @@ def _tell_facts(comparison: Comparison) -> Line:
 def _tell_rate(rate: RateChange | None) -> Line:
     if rate is None:
         return (NOT_MEASURED,)
-    return line(form.number(rate.base, form.RATE), " → ", form.number(rate.tuned, form.RATE))
+    return line(form.number(rate.base, form.Form(form.RATE.write)), " → ", form.number(rate.tuned, form.RATE))

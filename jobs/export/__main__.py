@@ -71,8 +71,10 @@ def merge(config: Config, run_id: str, target: Path) -> int:
     """Write the merged model, say what merging changed."""
     from jobs.export.merged import export_merged, tell_effect
     from pipeline_common.cli import set_process_defaults
+    from pipeline_common.logs import quiet_libraries
     from pipeline_common.workplace import open_workplace
 
+    quiet_libraries()
     # Everything is on this machine or in the store; PEFT would ask the hub for the base's configuration.
     os.environ["HF_HUB_OFFLINE"] = "1"
     set_process_defaults(config)

@@ -30,7 +30,7 @@ class StageState:
 
     stage: str
     state: str
-    """running, done, cached, failed, stopped, killed, waiting or not reached."""
+    """running, done, cached, failed, stopped, killed, waiting, not begun or not reached."""
     told: str
     """The same for people, with times and reasons."""
     progress: Progress | None = None
@@ -103,12 +103,17 @@ def _describe_run(place: Workplace, rows: Mapping[str, Row]) -> list[StageState]
 
 def _absent(name: str, earlier: list[StageState]) -> StageState:
     """A stage without a row: what keeps it from starting is the last one that did."""
-    last = next((state for state in reversed(earlier) if state.state not in {"waiting", "not reached"}), None)
+    last = next(
+        (state for state in reversed(earlier) if state.state not in {"waiting", "not begun", "not reached"}), None
+    )
     if last is not None and last.state == "running":
         return StageState(name, "waiting", f"waits for {last.stage}")
     if last is not None and last.state in {"failed", "stopped", "killed"}:
         return StageState(name, "not reached", f"not reached: {last.stage} {_ENDED[last.state]}")
-    return StageState(name, "not reached", "not reached")
+    if last is None or STAGE_NAMES.index(name) - STAGE_NAMES.index(last.stage) == 1:
+        # Between two stages of a run, or after one that was run by itself.
+        return StageState(name, "not begun", "not begun")
+    return StageState(name, "waiting", f"waits for {STAGE_NAMES[STAGE_NAMES.index(name) - 1]}")
 
 
 _ENDED: Final = {"failed": "failed", "stopped": "was stopped", "killed": "was killed"}
@@ -153,9 +158,13 @@ def _find_progress(place: Workplace, row: Row) -> Progress | None:
     """What its process wrote on this machine; of a training elsewhere, its newest row of `training_metrics`."""
     path: Path = place.output / "work" / f"{row['stage']}-{row['fingerprint']}" / PROGRESS_FILE
     local = read_progress(path)
-    if local is not None and (datetime.now(UTC) - datetime.fromisoformat(local.at)).total_seconds() < _FRESH_S:
+    if local is not None and (local.is_phase or _age_s(local) < _FRESH_S):
         return local
     return _read_steps(place, row) if row["stage"] == "train" else None
+
+
+def _age_s(seen: Progress) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(seen.at)).total_seconds()
 
 
 def _read_steps(place: Workplace, row: Row) -> Progress | None:

@@ -138,6 +138,23 @@ def test_the_first_stop_of_the_keyboard_leads_past_the_head(page: Page) -> None:
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
+def test_the_keyboard_goes_through_the_page_in_the_order_of_its_text(browser: Browser, report: Path) -> None:
+    fresh = look(browser, report, LAPTOP)
+    fresh.call("Page.bringToFront")
+    stops = []
+    for _ in range(40):
+        fresh.press("Tab", 9)
+        stops.append(fresh.evaluate("document.activeElement.outerHTML.slice(0, 60)"))
+        order = "looking.last ? looking.last.compareDocumentPosition(document.activeElement) : 4"
+        assert fresh.evaluate(order) & 4, stops  # DOCUMENT_POSITION_FOLLOWING
+        fresh.evaluate("looking.last = document.activeElement")
+        seen = "getComputedStyle(document.activeElement).outlineStyle"
+        assert fresh.evaluate(seen) == "solid", stops
+    assert "Skip to the summary" in stops[0]
+    assert sum("<input" in stop or "<select" in stop for stop in stops) >= 2
+    fresh.close()
+
+
 def test_without_its_script_everything_is_there_but_the_filters(browser: Browser, report: Path) -> None:
     plain = look(browser, report, LAPTOP, script=False)
     assert len(ask(plain, "shownPrompts()")) == 12

@@ -168,7 +168,7 @@ def contradictions(measures: Measures) -> str:
 def test_what_contradicts_the_verdict() -> None:
     assert contradictions(made.make_measures()) == "Nothing that was measured here points the other way."
     assert "scores lower: Judged harmlessness" in contradictions(made.make_measures(judgement=made.make_judgement()))
-    assert contradictions(made.make_measures(harmful=True)) == "Within the lines: refusals of safe prompts."
+    assert contradictions(made.make_measures(harmful=True)) == "Within the thresholds: refusals of safe prompts."
     axiom = made.score("axiom", "Justice & Rights", 63, 10.0, 6.0)
     measures = made.make_measures()
     with_axiom = measures.model_copy(update={"geometry": (*measures.geometry[:4], axiom, *measures.geometry[5:])})

@@ -143,8 +143,8 @@ def test_ids_are_unique_and_every_link_has_its_target(finished: tuple[Context, O
 
 def test_untrusted_text_stays_text(finished: tuple[Context, Outputs, Page]) -> None:
     context, _, page = finished
-    # Once as a prompt, once as an answer (behind a click), once in the data card.
-    assert page.text.count(made.ATTACK) == 3
+    # Once as a prompt, once among those that changed, once as an answer (behind a click), once in the data card.
+    assert page.text.count(made.ATTACK) == 4
     assert [text for text in page.folded if made.ATTACK in text] != []
     markdown = (context.files / "report.md").read_text()
     outside_fences = re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", markdown)
@@ -184,10 +184,42 @@ def test_long_answers_are_cut_until_the_page_fits(tmp_path: Path) -> None:
     sizes = run(context).summary["report_bytes"]
     page = read_page(context)
     assert sizes < 3_000_000
-    # 1,024 prompts with twice 600 characters and what stands around them are more than 3 MB; with twice 300 they fit.
-    assert "x" * 300 + " …" in page.text
-    assert "x" * 301 not in page.text
+    # 1,024 prompts with twice 1,200 characters and what stands around them are more than 3 MB; with twice 600 they fit.
+    assert "x" * 600 + " …" in page.text
+    assert "x" * 601 not in page.text
     assert "56 more prompts are in the files only." in page.text
+
+
+def test_texts_of_any_length_in_any_script_fit(tmp_path: Path) -> None:
+    """As many prompts as can be pointed at, in a script of three bytes a character."""
+    pair = made.make_responses()[:2]
+    long = [
+        {**row, "prompt_id": f"p-{number}", "prompt": "字" * 2000, "response": "字" * 2000}
+        for number in range(1500)
+        for row in pair
+    ]
+    measures = made.make_measures(n_safe=622, n_unsafe=622)
+    context = made.make_context(tmp_path, measures=measures, responses=long)
+    assert run(context).summary["report_bytes"] < 3_000_000
+    page = read_page(context)
+    shown = [value for tag, name, value in page.attributes if (tag, name) == ("article", "data-id")]
+    assert f"{1500 - len(shown)} more prompts are in the files only." in page.text
+    assert len(shown) >= 64
+
+
+def test_of_too_many_prompts_to_point_at_those_that_changed_most_are_named(tmp_path: Path) -> None:
+    measures = made.make_measures(n_safe=760, n_unsafe=760)
+    context = made.make_context(tmp_path, measures=measures)
+    assert run(context).summary["report_bytes"] < 3_000_000
+    page, markdown = read_page(context), (context.files / "report.md").read_text()
+    assert [name for _, name, value in page.attributes if name == "class" and value == "explored"] == []
+    for told in (page.text, markdown):
+        assert "With more than 1,500 prompts the marks are one picture, and none can be pointed at" in told
+        assert "The 12 prompts whose refusal log-odds" in told
+    # Of twelve answered prompts number 4 lost its refusal: 3.75 to -3.5 nats. It comes first.
+    table = markdown[markdown.index("The 12 prompts whose refusal log-odds") :]
+    first = next(row for row in table.splitlines() if row.startswith("| row-"))
+    assert first.startswith(r"| row-000004 | unsafe | Civility \& Tolerance | 3.75 | -3.50 | -7.25 | How do I thank")
 
 
 def test_numbers_equal_the_measures_to_the_digit(finished: tuple[Context, Outputs, Page]) -> None:
@@ -329,6 +361,68 @@ def test_the_two_formats_say_the_same(finished: tuple[Context, Outputs, Page]) -
             assert text in markdown
 
 
+class Tables(html.parser.HTMLParser):
+    """Every table of a page: its title, and the text of its rows."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[tuple[str, list[list[str]]]] = []
+        self._in = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self.found.append(("", []))
+        elif tag == "tr":
+            self.found[-1][1].append([])
+        elif tag in {"th", "td"}:
+            self.found[-1][1][-1].append("")
+        self._in = tag if tag in {"caption", "th", "td"} else self._in
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in {"caption", "th", "td"}:
+            self._in = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._in == "caption":
+            title, rows = self.found[-1]
+            self.found[-1] = (title + data, rows)
+        elif self._in:
+            self.found[-1][1][-1][-1] += data
+
+
+def as_said(text: str) -> str:
+    """Without what only keeps a line together."""
+    return " ".join(text.replace("\N{NO-BREAK SPACE}", " ").split())
+
+
+def test_every_table_and_sentence_of_the_page_is_in_the_plain_text_and_the_other_way_round(
+    finished: tuple[Context, Outputs, Page],
+) -> None:
+    context, _, page = finished
+    tables = Tables()
+    tables.feed((context.files / "report.html").read_text(encoding="utf-8"))
+    in_html = {title: [[as_said(cell) for cell in row] for row in rows] for title, rows in tables.found}
+    assert len(in_html) == len(tables.found) > 15
+    markdown = (context.files / "report.md").read_text(encoding="utf-8")
+    in_markdown: dict[str, list[list[str]]] = {}
+    for title, block in re.findall(r"^\*\*(.+)\*\*\n\n((?:\|.*\n)+)", markdown, re.MULTILINE):
+        rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()]
+        told = [[as_said(re.sub(r"\\(.)", r"\1", cell)) for cell in row] for row in rows]
+        in_markdown[re.sub(r"\\(.)", r"\1", title)] = [told[0], *told[2:]]
+    assert in_markdown == in_html
+    outside = re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", markdown)
+    outside = re.sub(r"(?m)^(\||#|base |tuned \(|Figure: |---$|Run ).*$", "", outside)
+    outside = re.sub(r"(?m)^\*\*([^*]+\.\*\* ?|[^*]+\*\*$)", "", outside)
+    words = as_said(page.text)
+    sentences = [re.sub(r"\\(.)|\*\*", r"\1", line.removeprefix("- ")) for line in outside.splitlines() if line.strip()]
+    assert len(sentences) > 40
+    alt = {as_said(value) for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")}
+    for sentence in sentences:
+        said = as_said(sentence)
+        told = said in words or any(said.endswith(one) and said.removesuffix(one).strip() in words for one in alt)
+        assert told, said
+
+
 def test_rows_fit_the_table_and_come_back(finished: tuple[Context, Outputs, Page]) -> None:
     import sqlalchemy as sa
 
@@ -405,7 +499,7 @@ def test_a_run_in_which_nothing_is_defined_still_reports(tmp_path: Path) -> None
     assert outputs.summary["verdict"] == "inconclusive"
     page = read_page(context)
     assert "Refusals were not measured." in page.text
-    assert "Refusal log-odds gap: not measured. neither model refuses anything." in page.text
+    assert "Refusal log-odds gap: not measured. Neither model refuses anything." in page.text
     assert "No prompt has an answer of both models." in page.text
     assert "nan" not in page.text.lower().split()
 

@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from pipeline_common import progress
+from pipeline_common.clock import PhaseClock
 from pipeline_common.json_logs import FIELDS
 from pipeline_common.progress import Pace, Progress, describe_seconds, read_progress, tell_progress, track
 from pipeline_common.stages import REPOSITORY
@@ -87,6 +88,28 @@ def test_the_file_is_there_while_the_loop_runs(tmp_path):
     with track("elsewhere", 1) as advance:
         advance(1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_between_loops_the_file_names_the_phase(tmp_path):
+    path = tmp_path / "progress.json"
+    path.write_text("left by an attempt that was killed")
+    clock = PhaseClock()
+
+    def told():
+        return read_progress(path).describe()
+
+    with tell_progress("train", path):
+        assert read_progress(path) is None
+        with clock.phase("training"):
+            assert told() == "training"
+            with clock.phase("load"):
+                assert told() == "load"
+            assert told() == "training"
+            with track("steps", 4) as advance:
+                advance(1)
+                assert told() == "steps: 1 of 4"
+            assert told() == "training"
+        assert read_progress(path) is None
 
 
 ON_A_TERMINAL = """

@@ -111,6 +111,31 @@ def test_a_training_elsewhere_is_followed_by_its_rows(place, plan):
     assert train["eta_s"] > 0
 
 
+def test_between_two_stages_the_next_has_not_begun_and_the_rest_wait_for_it(place, plan):
+    begin(place, plan, "environment")
+    record_state(
+        place, plan, plan.stages["environment"], "done", 1, started="2026-01-01T00:00:00.000+00:00", ended=True
+    )
+    found = states(place, plan)
+    assert [found[name]["told"] for name in STAGE_NAMES[1:]] == [
+        "not begun",
+        "waits for prepare",
+        "waits for train",
+        "waits for evaluate",
+    ]
+
+
+def test_a_stage_that_is_in_no_loop_says_in_which_phase_it_is(place, plan):
+    """However long ago it began: loading a large model says nothing in between."""
+    folder = begin(place, plan, "environment")
+    phase = Progress("environment", "load", 0, 0, "", {}, None, "2026-01-01T00:00:00.000+00:00")
+    (folder / PROGRESS_FILE).write_text(json.dumps(asdict(phase)))
+    with alive(place, plan, "environment"):
+        found = states(place, plan)["environment"]
+    assert found["told"].endswith(" UTC): load")
+    assert found["eta_s"] is None
+
+
 def test_after_a_failure_the_rest_says_why_it_was_not_reached(place, plan):
     begin(place, plan, "environment")
     started, stage = "2026-01-01T00:00:00.000+00:00", plan.stages["environment"]

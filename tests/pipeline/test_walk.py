@@ -134,7 +134,16 @@ def test_people_get_a_table_of_the_stages(walks):
         assert re.search(rf"^ {stage} +│ done .*│ {stage}/[0-9a-f]+ *$", walks.tiny.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("word", [str(REPOSITORY), "Traceback"])
+@pytest.mark.parametrize("word", [str(REPOSITORY), "Traceback", "Warning", "WARNING", "deprecated", "site-packages"])
 def test_the_console_stays_quiet(walks, word):
     assert word not in walks.tiny.stderr
     assert len(walks.tiny.stderr.splitlines()) < 80, walks.tiny.stderr
+
+
+def test_every_line_of_the_console_is_ours(walks):
+    """A stage's name and what it does: nothing that a library has printed."""
+    for line in walks.tiny.stderr.splitlines():
+        assert re.match(rf"({'|'.join(STAGE_NAMES)}|pipeline) +\S", line), line
+    before, _, after = walks.tiny.stdout.partition("run tiny-")
+    assert before.strip() == ""
+    assert after.rstrip().splitlines()[-1].startswith("Time:")

@@ -80,6 +80,20 @@ _SETTINGS: Final[dict[str, Any]] = {
 }
 
 
+_MARKS_OF_PROMPTS: Final = re.compile(r'<g id="[\w-]*points-[\w-]*">.*?</g>\s*</g>', re.DOTALL)
+_MARK: Final = re.compile(r'\s*<use xlink:href="(#[\w-]+)" x="([\d.-]+)" y="([\d.-]+)" style="([^"]*)"/>\s*')
+
+
+def _share_style(group: re.Match[str]) -> str:
+    """A group of marks with what they have in common said once: thousands of them are most of a report's bytes."""
+    marks = list(_MARK.finditer(group[0]))
+    if not marks or len({mark[4] for mark in marks}) != 1:
+        return group[0]
+    head, tail = group[0][: marks[0].start()], group[0][marks[-1].end() :]
+    drawn = "".join(f'<use href="{mark[1]}" x="{float(mark[2]):.2f}" y="{float(mark[3]):.2f}"/>' for mark in marks)
+    return f'{head}<g style="{marks[0][4]}">{drawn}</g>{tail}'
+
+
 @dataclass(frozen=True)
 class Picture:
     """A finished figure."""
@@ -111,6 +125,7 @@ class Picture:
         body = re.sub(r"url\(#", f"url(#{self.name}-", body)
         for colour, variable in _THEMED.items():
             body = re.sub(re.escape(colour), f"var({variable}, {colour})", body, flags=re.IGNORECASE)
+        body = _MARKS_OF_PROMPTS.sub(_share_style, body)
         body = re.sub(r'^<svg([^>]*?) width="[^"]*"', r"<svg\1", body)
         body = re.sub(r'^<svg([^>]*?) height="[^"]*"', r"<svg\1", body)
         return re.sub(
