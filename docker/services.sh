@@ -30,7 +30,10 @@ up)
         )
         say "wrote docker/.env with fresh passwords"
     fi
-    "$docker" compose --env-file .env -f compose.yaml up --detach --wait
+    "$docker" compose --env-file .env -f compose.yaml up --detach --wait || {
+        say "not all of them came up; what they said: $docker compose --env-file docker/.env -f docker/compose.yaml logs"
+        exit 1
+    }
     say "both answer. For the pipeline, in this shell:"
     cat <<'TEXT'
     set -a; . docker/.env; set +a

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from pipeline_common.database.address import dump_json
 from pipeline_common.database.schema import read_revision
@@ -131,7 +132,11 @@ def _require_runs(source: Connection, run_ids: Sequence[str], shown_url: str) ->
 def _copy_all(source: Connection, engine: Engine, run_ids: Sequence[str] | None) -> dict[str, int]:
     counts = {}
     with engine.begin() as sink:
-        metadata.create_all(sink)
+        for table in metadata.sorted_tables:
+            sink.execute(CreateTable(table))
+            # A table keeps its indexes in a set, whose order is another one in every process.
+            for index in sorted(table.indexes, key=lambda index: str(index.name)):
+                sink.execute(CreateIndex(index))
         _VERSION_TABLE.create(sink)
         sink.execute(sa.insert(_VERSION_TABLE), [{"version_num": read_revision(source)}])
         for table in metadata.sorted_tables:  # parents before the tables that point at them

@@ -135,6 +135,19 @@ def test_the_same_rows_give_the_same_bytes_and_replace_the_file(filled: Database
     assert export_sqlite(filled, target)["training_metrics"] == METRICS  # the run's rows went with it
 
 
+def test_indexes_are_made_in_one_order(filled: Database, tmp_path: Path) -> None:
+    """Otherwise another process writes other bytes."""
+    export_sqlite(filled, tmp_path / "centralized.db")
+    with sqlite3.connect(tmp_path / "centralized.db") as copy:
+        made = copy.execute(
+            "SELECT tbl_name, name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+        ).fetchall()
+    assert len(made) == sum(len(table.indexes) for table in TABLES.values()) > 1
+    for table in TABLES:
+        names = [name for table_name, name in made if table_name == table]
+        assert names == sorted(names)
+
+
 def test_a_database_of_another_schema_is_refused(database: Database, tmp_path: Path) -> None:
     database.transact(lambda connection: connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
 

@@ -20,6 +20,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from pipeline_common.stages import REPOSITORY
 from tests.servers.ports import free_port
 
 REGION = "us-east-1"
@@ -35,6 +36,8 @@ class BucketServer:
     secret: str
     limited: tuple[str, str] | None = None
     """Keys of a user who may read the bucket `readable` and nothing else."""
+    documented: tuple[str, str] | None = None
+    """Keys of a user with the policy that docs/storage.md gives to stages: `my-bucket`, below `alignment/`."""
 
     def environment(self) -> dict[str, str]:
         """The variables under which the pipeline finds it."""
@@ -137,20 +140,22 @@ def grant(endpoint: str, verify: str | bool = True) -> BucketServer:
         "verify": verify,
     }
     iam = boto3.client("iam", **plain)
+    readable = ["arn:aws:s3:::readable", "arn:aws:s3:::readable/*"]
+    storage = (REPOSITORY / "docs" / "storage.md").read_text(encoding="utf-8")
+    policies = {
+        "everything": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}],
+        "reader": [{"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": readable}],
+        "stages": json.loads(storage.split("```json\n")[1].split("```")[0])["Statement"],
+    }
     keys = []
-    for user, actions, resources in (
-        ("everything", "s3:*", "*"),
-        ("reader", ["s3:GetObject", "s3:ListBucket"], ["arn:aws:s3:::readable", "arn:aws:s3:::readable/*"]),
-    ):
+    for user, statements in policies.items():
         iam.create_user(UserName=user)
         key = iam.create_access_key(UserName=user)["AccessKey"]
-        policy = {
-            "Version": "2012-10-17",
-            "Statement": [{"Effect": "Allow", "Action": actions, "Resource": resources}],
-        }
+        policy = {"Version": "2012-10-17", "Statement": statements}
         iam.put_user_policy(UserName=user, PolicyName=user, PolicyDocument=json.dumps(policy))
         keys.append((key["AccessKeyId"], key["SecretAccessKey"]))
-    boto3.client("s3", **plain).create_bucket(Bucket="readable")
+    for bucket in ("readable", "my-bucket"):
+        boto3.client("s3", **plain).create_bucket(Bucket=bucket)
     request = urllib.request.Request(
         f"{endpoint}/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"}, method="POST"
     )
@@ -161,7 +166,7 @@ def grant(endpoint: str, verify: str | bool = True) -> BucketServer:
         context = ssl.create_default_context(cafile=verify)
     with urllib.request.urlopen(request, context=context) as answer:
         assert answer.status == 200
-    return BucketServer(endpoint, *keys[0], limited=keys[1])
+    return BucketServer(endpoint, *keys[0], limited=keys[1], documented=keys[2])
 
 
 def wait_for_port(port: int, timeout_s: float = 60) -> None:

@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import botocore.auth
 import pytest
 
+from pipeline_common.artifacts import open_store
+from pipeline_common.config import ArtifactsConfig
 from pipeline_common.errors import ConfigError
 from tests.common.artifacts.made import make_artifact, random_bytes, read_tree
 
@@ -99,6 +101,23 @@ def test_a_profile_gives_the_keys(without_keys, open_bucket, tmp_path, monkeypat
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_PROFILE", "ours")
     come_and_go(open_bucket, tmp_path)
+
+
+def test_the_documented_policy_is_enough_and_ends_at_its_prefix(moto, use, tmp_path):
+    key, secret = moto.documented
+    use(moto, AWS_ACCESS_KEY_ID=key, AWS_SECRET_ACCESS_KEY=secret)
+    files = {**FILES, "larger.bin": random_bytes(40 << 20)}  # in parts
+    manifest = make_artifact(tmp_path / "made", files)
+    store = open_store("s3://my-bucket/alignment", ArtifactsConfig(), tmp_path / "here")
+    store.publish(tmp_path / "made", manifest)
+    store.publish(tmp_path / "made", manifest)
+    elsewhere = open_store("s3://my-bucket/alignment", ArtifactsConfig(), tmp_path / "there")
+    assert read_tree(elsewhere.open(manifest)) == files
+    store.withdraw(manifest.key)
+    assert store.list_keys("train") == []
+    for outside in ("s3://my-bucket/other", "s3://readable/alignment"):
+        with pytest.raises(ConfigError, match=r"AccessDenied"):
+            open_store(outside, ArtifactsConfig(), tmp_path / "cache").put_bytes("runs/a", b"1")
 
 
 @pytest.mark.parametrize("hours", [1, -1])
