@@ -70,11 +70,12 @@ def ranking_table(comparison: Comparison) -> Table:
     return Table(
         "Ranking",
         (
-            *("run", "verdict", "refusal gap lost", "separation (f2) lost", "unsafe refused", "safe refused"),
-            *("gap against the first, paired", "training"),
+            *("run", "verdict", "refusal gap lost", "f2 lost", "unsafe refused", "safe refused"),
+            *("gap, paired with the first", "training"),
         ),
         tuple(rows),
-        note="Lost: in percent of the base's value, with 95 % intervals; below 0 it grew. Refused: base → tuned. "
+        note="Lost: in percent of the base's value, with 95 % intervals; below 0 it grew; f2 is the separation of "
+        "safe and unsafe prompts. Refused: base → tuned. "
         "Paired: how much more than the first, on the same prompts; an interval without 0 tells the two apart.",
     )
 
@@ -216,4 +217,6 @@ def _tell_facts(comparison: Comparison) -> Line:
 def _tell_rate(rate: RateChange | None) -> Line:
     if rate is None:
         return (NOT_MEASURED,)
-    return line(form.number(rate.base, form.Form(form.RATE.write)), " → ", form.number(rate.tuned, form.RATE))
+    return line(
+        form.number(rate.base, form.Form(form.RATE.write)), "\N{NO-BREAK SPACE}→ ", form.number(rate.tuned, form.RATE)
+    )

@@ -112,6 +112,27 @@ def test_text_is_short_and_keeps_the_libraries_out(tmp_path):
     assert "an old way of calling" in log
 
 
+def test_a_command_without_a_log_keeps_the_libraries_off_its_console():
+    program = (
+        "import logging, warnings\n"
+        "from pipeline_common.logs import quiet_libraries, start_console\n"
+        "start_console('info', 'export')\n"
+        "quiet_libraries()\n"
+        "logging.getLogger('library').warning('no kernel')\n"
+        "warnings.warn('an old way of calling', UserWarning, stacklevel=1)\n"
+    )
+    for log_format, lines in (("", 0), ("json", 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=REPOSITORY,
+            env={**os.environ, "LOG_FORMAT": log_format},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert len(done.stderr.splitlines()) == lines, done.stderr
+
+
 def test_another_format_is_refused(tmp_path):
     done = run_noisy(tmp_path, "yaml")
     assert done.returncode == 2
