@@ -14,7 +14,7 @@ import pytest
 from pipeline_common import progress
 from pipeline_common.clock import PhaseClock
 from pipeline_common.json_logs import FIELDS
-from pipeline_common.progress import Pace, Progress, describe_seconds, read_progress, tell_progress, track
+from pipeline_common.progress import Pace, Progress, describe_seconds, read_progress, tell_progress, track, track_bytes
 from pipeline_common.stages import REPOSITORY
 
 
@@ -68,6 +68,32 @@ def test_elsewhere_than_on_a_terminal_it_is_a_log_line_with_its_numbers(monkeypa
     assert record.getMessage() == "training: 1 of 4 (loss 2.000, 10 tokens/s)"
     told = {"what": "training", "done": 1, "total": 4, "loss": 2.0, "tokens_per_second": 10.0, "eta_s": None}
     assert getattr(record, FIELDS) == {"progress": told}
+
+
+def test_a_transfers_line_says_how_much_and_how_fast(monkeypatch, caplog):
+    clock = Clock()
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    with caplog.at_level("INFO"), track_bytes("uploading train/1", 64 << 20) as moved:
+        clock.now += 4
+        moved(8 << 20)
+        clock.now += 12
+        moved(24 << 20)
+        # A part that was cut off is not there any more.
+        moved(-(4 << 20))
+        clock.now += 12
+        moved(8 << 20)
+    # 32 MiB in 16 s, 36 MiB in 28 s; nothing before ten seconds have passed.
+    assert [record.getMessage() for record in caplog.records] == [
+        "uploading train/1: 32.0 MiB of 64.0 MiB (2.0 MiB/s)",
+        "uploading train/1: 36.0 MiB of 64.0 MiB (1.3 MiB/s)",
+    ]
+
+
+def test_a_small_transfer_says_nothing(monkeypatch, caplog):
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+    with caplog.at_level("INFO"), track_bytes("uploading prepare/1", 1 << 20) as moved:
+        moved(1 << 20)
+    assert caplog.records == []
 
 
 def test_the_file_is_there_while_the_loop_runs(tmp_path):

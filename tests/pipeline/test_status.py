@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 import pytest
+import sqlalchemy as sa
 
 from jobs.pipeline.cluster.overview import find_progress
 from jobs.pipeline.status import print_status, read_status
@@ -18,6 +19,7 @@ from pipeline_common.config import load_config
 from pipeline_common.progress import PROGRESS_FILE, Progress
 from pipeline_common.recording import prepare_database, record_state
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES, plan_run
+from pipeline_common.tables import TABLES
 from pipeline_common.workplace import open_workplace
 from tests.pipeline.walking import clean_environment
 
@@ -109,6 +111,34 @@ def test_a_training_elsewhere_is_followed_by_its_rows(place, plan):
     train = states(place, plan)["train"]
     assert train["progress"] == {**train["progress"], "done": 10, "total": 40, "values": {"loss": 2.0}}
     assert train["eta_s"] > 0
+
+
+def test_no_question_reads_a_table_from_end_to_end(place, plan):
+    """As the database itself explains its plans; which runs are the newest it reads off an index of the stages."""
+    begin(place, plan, "environment")
+    begin(place, plan, "train", started=provenance.now())
+    row = {"run_id": plan.run_id, "split": "train", "step": 1, "epoch": 1.0, "loss": 3.0}
+    place.database.upsert("training_metrics", [row])
+    asked = []
+
+    @sa.event.listens_for(place.database.engine, "before_cursor_execute")
+    def listen(_connection, _cursor, statement, parameters, _context, _many):
+        asked.append((statement, parameters))
+
+    read_status(place, plan)
+    sa.event.remove(place.database.engine, "before_cursor_execute", listen)
+    with place.database.engine.connect() as connection:
+        steps = [
+            (table, step.detail)
+            for statement, parameters in asked
+            if statement.startswith("SELECT")
+            for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            for table in TABLES
+            if step.detail.split()[:2][-1] == table
+        ]
+    assert {table for table, _ in steps} >= {"stage_runs", "training_metrics"}
+    assert [detail for table, detail in steps if "INDEX" not in detail] == []
+    assert {table for table, detail in steps if detail.startswith("SCAN")} <= {"stage_runs"}
 
 
 def test_between_two_stages_the_next_has_not_begun_and_the_rest_wait_for_it(place, plan):
