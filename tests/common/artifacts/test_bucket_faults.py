@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -309,12 +310,14 @@ except Exception as error:
 # ---------------------------------------------------------------- a stage, killed at any moment
 
 
-def run_once(output, uri, crash_after=None):
-    """One attempt in a process of its own; with its SIGKILL after so many seconds."""
+def run_once(output, uri, crash_after=None, uploading=None):
+    """One attempt in a process of its own; with its SIGKILL so many seconds after its start, or after `uploading`."""
     fork = multiprocessing.get_context("fork")
     process = fork.Process(target=_stage, args=(output, uri))
     process.start()
     if crash_after is not None:
+        while uploading is not None and process.is_alive() and not uploading():
+            time.sleep(0.002)
         process.join(crash_after)
         process.kill()
     process.join(60)
@@ -377,15 +380,21 @@ def test_a_stage_killed_at_any_moment_ends_as_if_undisturbed(rclone, use, bucket
         started += 1
         assert started <= 3 * KILLS, "the kills came too late to test anything"
         output, uri = fresh(f"killed-{started}")
+        elsewhere = open_store(uri, ArtifactsConfig(), tmp_path / f"elsewhere-{started}")
         began = time.monotonic()
-        if run_once(output, uri, crash_after=draw.uniform(0.05, 1.0) * span) == -signal.SIGKILL:
+        if killed < KILLS * 3 // 4:
+            code = run_once(output, uri, crash_after=draw.uniform(0.05, 1.0) * span)
+        else:
+            # The upload is a small part of the whole: the last moments are counted from its first object.
+            uploading = partial(elsewhere.list_objects, "environment")
+            code = run_once(output, uri, crash_after=draw.uniform(0.0, 0.03), uploading=uploading)
+        if code == -signal.SIGKILL:
             killed += 1
         else:
             # It was done before: the first run also paid for what is read once, or the machine was busier then.
             span = 0.8 * min(span, time.monotonic() - began)
         # Whatever the moment, what another machine sees is nothing or the whole.
         place, plan = _place(output)
-        elsewhere = open_store(uri, ArtifactsConfig(), tmp_path / f"elsewhere-{started}")
         manifest = elsewhere.read_manifest(plan.stages["environment"].key)
         if manifest is not None:
             elsewhere.open(manifest)
