@@ -10,7 +10,8 @@ variable "GIT_COMMIT" { default = "" }
 variable "GIT_DIRTY" { default = "" }
 variable "VERSION" { default = "" }
 
-# Build secrets, as names of files: nothing of them is left in an image. An unset one is not given at all.
+# Build secrets, as names of files: nothing of them is left in an image. An unset one is not given at all. Without
+# `make images`, a recent bake reads files from outside of this folder only with BUILDX_BAKE_ENTITLEMENTS_FS=0.
 variable "INDEX_URL_FILE" { default = "" }
 variable "FIND_LINKS_FILE" { default = "" }
 variable "CA_FILE" { default = "" }

@@ -28,7 +28,15 @@ GIT_COMMIT=$(git rev-parse HEAD 2>/dev/null || true)
 GIT_DIRTY=$([ -z "$(git status --porcelain 2>/dev/null)" ] && echo false || echo true)
 VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export GIT_COMMIT GIT_DIRTY VERSION
-# The file says under which digest each image was pushed: `make pin` reads it.
-mkdir -p output
-exec docker buildx bake -f docker/docker-bake.hcl --metadata-file output/images.json \
-    "$([ -n "${PUSH:-}" ] && echo --push || echo --load)"
+# Newer bakes ask before they read a file outside of this folder, and refuse where nobody can answer. The three files above
+# are named by whoever runs this. Older ones do not know --allow.
+export BUILDX_BAKE_ENTITLEMENTS_FS=0
+if [ -n "${PUSH:-}" ]; then
+    # The file says under which digest each image was pushed: `make pin` reads it. What is only loaded has no such digest;
+    # its own number, which bake writes in the same place, is one that no registry knows.
+    mkdir -p output
+    set -- --metadata-file output/images.json --push
+else
+    set -- --load
+fi
+exec docker buildx bake -f docker/docker-bake.hcl "$@"
