@@ -180,8 +180,8 @@ def recommend(label: str, conditions: Sequence[str], signals: Mapping[str, Signa
         )
     if label == "no damage found":
         return (
-            "Nothing measured here speaks against using this adapter. Before relying on it, evaluate a second training "
-            "seed and prompts of your own domain."
+            "No threshold that speaks against using this adapter was reached. Before relying on it, evaluate a second "
+            "training seed and prompts of your own domain."
         )
     if any(signal.alarmed for name, signal in signals.items() if name != POWER):
         return (
