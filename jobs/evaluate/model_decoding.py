@@ -17,26 +17,10 @@ from typing import Any, Final
 import torch
 from transformers import StaticCache
 
-_RECORDABLE_ROTATIONS: Final = frozenset({"default", "linear", "llama3"})
-"""Others look at the positions' values, for which the CPU would have to wait."""
-_RECORDABLE_MODELS: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 _STEPS_BETWEEN_LOOKS: Final = 8
 """Whether every answer has ended is looked up so rarely, for looking means waiting."""
 _EAGER_STEPS: Final = 2
 """Before the recording, so that libraries have set up what they set up at first use."""
-
-
-def can_be_recorded(model: Any) -> bool:
-    """Whether a step of this model is known to need nothing from the CPU."""
-    config = model.config
-    rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    layer_kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    return (
-        config.model_type in _RECORDABLE_MODELS
-        and rotation in _RECORDABLE_ROTATIONS
-        and layer_kinds == {"full_attention"}
-        and getattr(config, "sliding_window", None) is None
-    )
 
 
 def decode_greedily(

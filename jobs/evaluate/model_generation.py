@@ -11,7 +11,8 @@ from transformers import GenerationConfig
 
 from jobs.evaluate.batching import token_budget_batches
 from jobs.evaluate.model import pad_left
-from jobs.evaluate.model_decoding import can_be_recorded, decode_greedily
+from jobs.evaluate.model_decoding import decode_greedily
+from pipeline_common.gpu.recordable import can_be_recorded
 from pipeline_common.progress import track
 
 
@@ -68,7 +69,7 @@ def generate(
     ends = frozenset(stop_ids)
     answers: dict[int, Generated] = {}
     device = str(next(model.parameters()).device)
-    by_steps = decoder == "steps" or (decoder == "auto" and device != "cpu" and can_be_recorded(model))
+    by_steps = decoder == "steps" or (decoder == "auto" and device != "cpu" and can_be_recorded(model.config))
     with track(what, len(prompts)) as advance:
         for batch in token_budget_batches([len(ids) + max_new_tokens for ids in prompts], batch_tokens, within=within):
             tokens, mask = pad_left([prompts[index] for index in batch], pad_id, device)

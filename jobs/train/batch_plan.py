@@ -10,7 +10,7 @@ Legend: T tokens of one forward and backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -37,6 +37,8 @@ class BatchPlan:
     """Expected, with this choice."""
     tokens_per_second: float | None = None
     """Expected for a mean step, without the optimizer."""
+    launch_tokens: float | None = None
+    """The GPU works on so many tokens while the host starts a pass's kernels: smaller passes wait for the host."""
 
     @property
     def activation_checkpointing(self) -> bool:
@@ -94,10 +96,19 @@ class Probe:
 
     bytes: Line
     seconds: Line
+    launching: float | None = None
+    """Seconds that the host takes to start a pass's kernels: those of a pass that is over when they have started."""
+    busy: float | None = None
+    """Seconds of GPU work a token, in a pass so large that the host does not matter."""
 
     def towards(self, other: Probe, share: float) -> Probe:
-        """As `Line.towards`."""
+        """As `Line.towards`, of bytes and seconds."""
         return Probe(self.bytes.towards(other.bytes, share), self.seconds.towards(other.seconds, share))
+
+    @property
+    def launch_tokens(self) -> float | None:
+        """The tokens that the GPU works on while the host starts a pass's kernels."""
+        return self.launching / self.busy if self.launching and self.busy else None
 
 
 @dataclass(frozen=True)
@@ -123,6 +134,16 @@ class Work:
     """Tokens of one optimizer step at most: larger passes have nothing to hold."""
     mean_step: float
     """Tokens."""
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], rows_per_step: int) -> Work:
+        """What rows of these lengths make.
+
+        Args:
+            lengths: tokens of every row.
+            rows_per_step: rows of an optimizer step.
+        """
+        return cls(max(lengths), sum(sorted(lengths)[-rows_per_step:]), sum(lengths) / len(lengths) * rows_per_step)
 
     def passes(self, size: int) -> float:
         """Passes of at most `size` tokens in a mean step, when steps and rows differ in length."""
@@ -199,6 +220,7 @@ def _plans(
                     free_gib=machine.free / _GIB,
                     mib_per_token=probe.bytes.per_token / 2**20,
                     tokens_per_second=work.mean_step / seconds,
+                    launch_tokens=probe.launch_tokens,
                 ),
                 room,
             )

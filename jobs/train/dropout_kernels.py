@@ -63,11 +63,12 @@ def _store_inner(out_ptr, total, rows, tokens, scale, MEMBER: tl.constexpr, R: t
     tl.store(place, (total * scale).to(out_ptr.dtype.element_ty), mask=(rows < tokens)[:, None])
 
 
-@triton.jit(do_not_specialize=["tokens", "seed", "limit"])
+@triton.jit(do_not_specialize=["tokens", "limit"])
 def _project(
-    x_ptr, a_ptr, out_ptr, kept_ptr, tokens, width, seed, limit, scale,
+    x_ptr, a_ptr, out_ptr, kept_ptr, seed_ptr, tokens, width, limit, scale,
     G: tl.constexpr, R: tl.constexpr, M: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
+    seed = tl.load(seed_ptr)
     rows = tl.program_id(0) * M + tl.arange(0, M)
     total0 = tl.zeros((M, R), dtype=tl.float32)
     total1 = tl.zeros((M, R), dtype=tl.float32)
@@ -167,16 +168,19 @@ def _spread(
 
 
 def project(
-    x: torch.Tensor, a: torch.Tensor, members: int, drop: float, seed: int, scale: float
+    x: torch.Tensor, a: torch.Tensor, members: int, drop: float, seed: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale * drop_g(x) A_g^T for each member g: x [T, K], a [G r, K] -> [T, G r], and the masks' bits."""
+    """Scale * drop_g(x) A_g^T for each member g: x [T, K], a [G r, K] -> [T, G r], and the masks' bits.
+
+    The seed, int32 [1], is read on the device: a replay of a recorded pass finds another one there.
+    """
     tokens, width = x.shape
     rank = a.shape[0] // members
     out = torch.empty((tokens, a.shape[0]), dtype=x.dtype, device=x.device)
     kept = torch.empty((members, tokens, triton.cdiv(width, 8)), dtype=torch.uint8, device=x.device)
     limit, undo = _limit(drop)
     _project[(triton.cdiv(tokens, 32),)](
-        x, a, out, kept, tokens, width, seed, limit, scale * undo, G=members, R=rank, M=32, C=128, num_warps=4
+        x, a, out, kept, seed, tokens, width, limit, scale * undo, G=members, R=rank, M=32, C=128, num_warps=4
     )
     return out, kept
 

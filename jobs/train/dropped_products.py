@@ -29,6 +29,8 @@ class Masks:
     seed: int
     kept: torch.Tensor | None = None
     """uint8 [G, T, K / 8], one bit an entry, 1 = kept; None: drawn again from the seed."""
+    seed_at: torch.Tensor | None = None
+    """The seed on the device, int32 [1], where it is there already."""
 
 
 def project(x: torch.Tensor, a: torch.Tensor, masks: Masks, scale: float) -> tuple[torch.Tensor, Masks]:
@@ -37,7 +39,10 @@ def project(x: torch.Tensor, a: torch.Tensor, masks: Masks, scale: float) -> tup
         return (x @ a.t()).mul_(scale), masks
     kernels = _kernels(x, a.shape[0] // masks.members)
     if kernels is not None:
-        inner, kept = kernels.project(x, a, masks.members, masks.drop, masks.seed, scale)
+        seed = (
+            torch.tensor([masks.seed], dtype=torch.int32, device=x.device) if masks.seed_at is None else masks.seed_at
+        )
+        inner, kept = kernels.project(x, a, masks.members, masks.drop, seed, scale)
         return inner, Masks(masks.members, masks.drop, masks.seed, kept)
     parts = [_drop(x, masks, member) @ part.t() for member, part in enumerate(a.chunk(masks.members))]
     return torch.cat(parts, dim=1).mul_(scale), masks
@@ -67,6 +72,8 @@ def spread(below: torch.Tensor, a: torch.Tensor, masks: Masks, scale: float) -> 
 
 
 def _drop(x: torch.Tensor, masks: Masks, member: int) -> torch.Tensor:
+    if x.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise AssertionError("a recorded pass would draw the same mask at every replay")
     # No two members' seeds are the same unless their groups' are.
     generator = torch.Generator(device=x.device).manual_seed(masks.seed * MOST_MEMBERS + member)
     mask = torch.empty_like(x).bernoulli_(1.0 - masks.drop, generator=generator)
@@ -79,9 +86,14 @@ def _loaded() -> Any:
     return dropout_kernels
 
 
+def fills_a_tile(rank: int) -> bool:
+    """Whether the kernels have products of this rank."""
+    return rank in (16, 32, 64)
+
+
 def _kernels(x: torch.Tensor, rank: int) -> Any:
     """The Triton module where it can be used: a GPU with bfloat16 products, and a rank that fills a tile."""
-    if not x.is_cuda or x.dtype not in (torch.bfloat16, torch.float16) or rank not in (16, 32, 64):
+    if not x.is_cuda or x.dtype not in (torch.bfloat16, torch.float16) or not fills_a_tile(rank):
         return None
     # The kernels count entries in 32 bits.
     if x.numel() >= 2**31 or kernel_failure() is not None:
@@ -95,7 +107,8 @@ def kernel_failure() -> str | None:
     try:
         kernels = _loaded()
         x, a = _ones(48, 64), _ones(32, 64)
-        inner, kept = kernels.project(x, a, 2, 0.5, 7, 1.0)
+        seed = torch.tensor([7], dtype=torch.int32, device="cuda")
+        inner, kept = kernels.project(x, a, 2, 0.5, seed, 1.0)
         # Each entry becomes 16/16 where it is kept, over 1 - p.
         below = _ones(48, 32) / 16
         below[:, 16:] = 0

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from jobs.train.flat_loss import sum_nats
-from jobs.train.fused_lora import Group
+from jobs.train.fused_lora import FusedAdapters
 from jobs.train.joined_optimizer import join_parameters
+from jobs.train.recorded_passes import RecordedPasses
 from jobs.train.rows import IGNORED
 from jobs.train.trainer import AnswerTrainer
 from pipeline_common.gpu.attention import flatten_rows, split_by_tokens
@@ -81,6 +82,8 @@ def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def add_flat_loss(model: Any, *, liger: bool) -> None:
     """Let `model(..., target_positions=, target_ids=)` return summed nats; without them it answers as before.
 
+    With `filled_up=True` some of the targets may be `IGNORED`, and the host never waits for the device.
+
     Args:
         model: the transformers model inside the adapter's wrapper.
         liger: use Liger's fused head.
@@ -88,12 +91,20 @@ def add_flat_loss(model: Any, *, liger: bool) -> None:
     before = model.forward
 
     def forward(
-        self: Any, *args: Any, target_positions: Any = None, target_ids: Any = None, labels: Any = None, **kwargs: Any
+        self: Any,
+        *args: Any,
+        target_positions: Any = None,
+        target_ids: Any = None,
+        filled_up: bool = False,
+        labels: Any = None,
+        **kwargs: Any,
     ) -> Any:
         if target_positions is None:
             return before(*args, **kwargs) if labels is None else before(*args, labels=labels, **kwargs)
         hidden = self.base_model(*args, **kwargs).last_hidden_state
-        return sum_nats(hidden[0, target_positions], self.get_output_embeddings(), target_ids, liger=liger)
+        # Liger's head asks the device how many targets count.
+        fast = liger and not filled_up
+        return sum_nats(hidden[0, target_positions], self.get_output_embeddings(), target_ids, liger=fast)
 
     model.forward = types.MethodType(forward, model)
 
@@ -103,13 +114,18 @@ class FlatTrainer(AnswerTrainer):
 
     tokens_per_batch: int
     """Budget of one pass."""
-    adapters: Sequence[Group] = ()
-    """The projections whose forward is ours."""
+    adapters: FusedAdapters | None = None
+    """The projections whose forward is ours; None = all are PEFT's."""
+    recorded: RecordedPasses | None = None
+    """Passes as CUDA graphs; None = started kernel by kernel."""
     on_less_memory: Callable[[str], None]
     """Told once, if the budget had to be halved."""
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Gradients of one step; once in a run, less memory than planned for means half the budget."""
+        """Gradients of one step; once in a run, less memory than planned for means half the budget.
+
+        Passes that are recorded are first started kernel by kernel again, for recordings keep memory.
+        """
         try:
             return self._run_passes(model, inputs["step"], num_items_in_batch)
         except torch.cuda.OutOfMemoryError as error:
@@ -117,6 +133,12 @@ class FlatTrainer(AnswerTrainer):
                 raise
             reason = str(error).splitlines()[0][:120]
         # Outside the handler: the exception would hold the failed pass's activations.
+        if self.recorded is not None:
+            self.recorded = None
+            model.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            self.on_less_memory(f"{reason}; passes are not recorded from here on")
+            return self.training_step(model, inputs, num_items_in_batch)
         self._halved = True
         self.let_go()
         model.zero_grad(set_to_none=True)
@@ -127,7 +149,7 @@ class FlatTrainer(AnswerTrainer):
 
     def let_go(self) -> None:
         """Free what can be made again: dequantised weights, and what a pass that failed has left."""
-        for group in self.adapters:
+        for group in self.adapters.groups if self.adapters else ():
             group.forget()
             group.weights = []
 
@@ -139,13 +161,19 @@ class FlatTrainer(AnswerTrainer):
         return optimizer
 
     def _run_passes(self, model: Any, step: StepRows, items: Any) -> torch.Tensor:
+        # The library's own step goes through thousands of modules each time to switch them to training.
+        if not self.model.training:
+            model.train()
         passes = list(step.passes(self.tokens_per_batch))
-        total = torch.zeros((), device=self.args.device)
-        for number, inputs in enumerate(passes, 1):
-            # Gradients travel between processes once a step, with its last pass.
-            alone = self.accelerator.num_processes == 1 or number == len(passes)
-            with nullcontext() if alone else self.accelerator.no_sync(model):
-                total += self._run_pass(model, self._to_device(inputs), items)
+        if self.recorded is not None:
+            total = self._replay(self.recorded, passes, items)
+        else:
+            total = torch.zeros((), device=self.args.device)
+            for number, inputs in enumerate(passes, 1):
+                # Gradients travel between processes once a step, with its last pass.
+                alone = self.accelerator.num_processes == 1 or number == len(passes)
+                with nullcontext() if alone else self.accelerator.no_sync(model):
+                    total += self._run_pass(model, self._to_device(inputs), items)
         tokens = sum(step.lengths)
         if self.accelerator.num_processes > 1:
             tokens = int(self.accelerator.reduce(torch.tensor(tokens, device=total.device)))
@@ -153,10 +181,17 @@ class FlatTrainer(AnswerTrainer):
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         return total
 
+    def _replay(self, recorded: RecordedPasses, passes: Sequence[dict[str, Any]], items: Any) -> torch.Tensor:
+        """A step's gradients, of all processes, by recorded passes; its loss as `_run_pass` would add it up."""
+        recorded.begin()
+        for inputs in passes:
+            recorded.add(inputs)
+        if self.accelerator.num_processes > 1:
+            torch.distributed.all_reduce(recorded.gradient)
+        recorded.hand_over(1.0 / items)
+        return recorded.nats * (self.accelerator.num_processes / items)
+
     def _run_pass(self, model: Any, inputs: dict[str, Any], items: Any) -> torch.Tensor:
-        # The library's own step goes through thousands of modules each time to switch them to training.
-        if not self.model.training:
-            model.train()
         with self.compute_loss_context_manager():
             loss = self.compute_loss(model, inputs, num_items_in_batch=items)
         self.accelerator.backward(loss)

@@ -12,6 +12,8 @@ from typing import Any, Final
 import torch
 from torch.nn import functional
 
+from jobs.train.rows import IGNORED
+
 # At V = 128,256 a chunk's float32 logits and their gradient take 1 GiB.
 CHUNK: Final = 1024
 
@@ -23,24 +25,29 @@ class ChunkedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # the
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
     ) -> torch.Tensor:
-        """Nats over all M positions, float32: hidden [M, D], weight [V, D], bias [V], targets [M]."""
+        """Nats over all M positions, float32: hidden [M, D], weight [V, D], bias [V], targets [M].
+
+        Where a target is `IGNORED`, nats and gradient are zero.
+        """
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         nats = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, hidden.shape[0], CHUNK):
             part = slice(start, start + CHUNK)
             logits = functional.linear(hidden[part], weight, bias).float()
-            nats += functional.cross_entropy(logits, targets[part], reduction="sum")
+            nats += functional.cross_entropy(logits, targets[part], reduction="sum", ignore_index=IGNORED)
             if gradient is not None:
                 slope = logits.softmax(dim=-1)
-                slope[torch.arange(slope.shape[0], device=slope.device), targets[part]] -= 1.0
-                gradient[part] = slope.to(weight.dtype) @ weight
+                counted = targets[part] != IGNORED
+                slope[torch.arange(slope.shape[0], device=slope.device), targets[part].clamp(min=0)] -= 1.0
+                gradient[part] = (slope.to(weight.dtype) @ weight) * counted[:, None]
         ctx.gradient = gradient
         return nats
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         """The kept gradient, scaled."""
-        return ctx.gradient * slope.to(ctx.gradient.dtype), None, None, None
+        # In float32: a rounded slope would scale all gradients by the same error.
+        return (ctx.gradient * slope.float()[None, None]).to(ctx.gradient.dtype), None, None, None
 
 
 def sum_nats(hidden: torch.Tensor, head: torch.nn.Module, targets: torch.Tensor, *, liger: bool) -> torch.Tensor:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
+from jobs.train.batch_plan import Work
 from jobs.train.flat import FlatTrainer, add_flat_loss
 from jobs.train.fused_lora import fuse_adapters
 from jobs.train.memory import plan_batches, set_checkpointing
+from jobs.train.recording import record_passes
 
 if TYPE_CHECKING:
     from jobs.train.batch_plan import BatchPlan
@@ -34,12 +36,12 @@ def make_flat(trainer: FlatTrainer, recipe: Recipe, *, fuse: bool = True) -> Bat
         for length in pc.list_value_length(rows.table.column("input_ids")).to_pylist()
     ]
     train = recipe.train
+    work = Work.of(lengths, train.batch_size * train.gradient_accumulation)
     # The passes that are measured here are the first ones: they compile the kernels.
     with recipe.clock.phase("choosing the size of a pass", "compile"):
         plan = plan_batches(
             trainer,
-            lengths=lengths,
-            rows_per_step=train.batch_size * train.gradient_accumulation,
+            work,
             checkpointing=train.activation_checkpointing,
             tokens=train.tokens_per_batch,
             limit_gib=train.memory_gib,
@@ -47,7 +49,8 @@ def make_flat(trainer: FlatTrainer, recipe: Recipe, *, fuse: bool = True) -> Bat
     trainer.tokens_per_batch = plan.tokens_per_batch
     trainer.on_less_memory = recipe.on_less_memory
     set_checkpointing(trainer.model, plan.recomputed_layers)
-    if plan.weights_kept:
-        for group in trainer.adapters:
+    if plan.weights_kept and trainer.adapters:
+        for group in trainer.adapters.groups:
             group.keep_weights(recipe.placement.compute_dtype)
+    trainer.recorded = record_passes(trainer, recipe, plan, work)
     return plan

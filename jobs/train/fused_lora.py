@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -42,11 +43,20 @@ class Group:
     """Outputs that were computed with a sibling's and have not been asked for yet."""
     read: torch.Tensor | None = None
     """The input that `waiting` belongs to."""
+    seed: int = 0
+    """Of this pass's dropout."""
+    seed_at: torch.Tensor | None = None
+    """The same on the GPU, int32 [1]."""
 
     def __post_init__(self) -> None:
         """Look the parameters up: A and B of one member after the other."""
         pairs = [(m.lora_A["default"].weight, m.lora_B["default"].weight) for m in self.modules]
         self.parameters: list[torch.Tensor] = [parameter for pair in pairs for parameter in pair]
+
+    @property
+    def rank(self) -> int:
+        """Of each member's adapter."""
+        return int(self.parameters[0].shape[0])
 
     def weight(self, member: int, dtype: torch.dtype) -> torch.Tensor:
         """One member's frozen weight [N, K]."""
@@ -77,11 +87,9 @@ class Group:
         return y
 
     def _compute(self, x: torch.Tensor) -> list[torch.Tensor]:
-        # On the host, where activation checkpointing restores it: the second forward pass draws the same masks.
-        seed = int(torch.randint(2**31 - 1, ())) if self.drop else 0
         flat = x.reshape(-1, x.shape[-1]).to(_compute_dtype(x))
         with torch.autocast(x.device.type, enabled=False):
-            outputs = GroupedProjection.apply(flat, self, seed, *self.parameters)
+            outputs = GroupedProjection.apply(flat, self, *self.parameters)
         return [y.view(*x.shape[:-1], y.shape[-1]) for y in outputs]
 
 
@@ -89,9 +97,9 @@ class GroupedProjection(torch.autograd.Function):  # type: ignore[misc]  # the l
     """G frozen projections with their adapters: x [T, K] -> G times [T, N]."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, group: Group, seed: int, *_: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(ctx: Any, x: torch.Tensor, group: Group, *_: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The projections; A and B are computed with in x's type, from the group's copies."""
-        masks = Masks(len(group.modules), group.drop, seed)
+        masks = Masks(len(group.modules), group.drop, group.seed, seed_at=group.seed_at)
         inner, masks = dropped_products.project(x, group.low_a, masks, group.scaling)
         outputs = []
         for member, (b, part) in enumerate(zip(group.low_b, inner.chunk(masks.members, dim=1), strict=True)):
@@ -100,7 +108,7 @@ class GroupedProjection(torch.autograd.Function):  # type: ignore[misc]  # the l
             y = part @ b.t() if bias is None else torch.addmm(bias.to(x.dtype), part, b.t())
             outputs.append(y.addmm_(x, group.weight(member, x.dtype).t()))
         ctx.save_for_backward(x, inner, masks.kept, group.low_a, *group.low_b)
-        ctx.group, ctx.seed = group, seed
+        ctx.group, ctx.seed = group, group.seed
         return tuple(outputs)
 
     @staticmethod
@@ -121,7 +129,7 @@ class GroupedProjection(torch.autograd.Function):  # type: ignore[misc]  # the l
             slope_x = dropped_products.spread(below, a, masks, group.scaling)
             for member, slope in enumerate(slopes):
                 slope_x.addmm_(slope, group.weight(member, x.dtype))
-        return slope_x, None, None, *(one for pair in zip(slopes_a, slopes_b, strict=True) for one in pair)
+        return slope_x, None, *(one for pair in zip(slopes_a, slopes_b, strict=True) for one in pair)
 
 
 def frozen_weight(base: Any, dtype: torch.dtype) -> torch.Tensor:
@@ -136,7 +144,69 @@ def frozen_weight(base: Any, dtype: torch.dtype) -> torch.Tensor:
     return weight
 
 
-def fuse_adapters(model: Any) -> list[Group]:
+@dataclass(eq=False)
+class FusedAdapters:
+    """All groups of a model, and what they need before each pass."""
+
+    groups: list[Group]
+    others: int
+    """Adapters that are in no group: their forward is still PEFT's."""
+    _copies: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = field(default_factory=dict)
+    _seeds: torch.Tensor | None = None
+    _seeds_stay: bool = False
+
+    def prepare(self, inner: Any, *_: Any) -> None:
+        """Copy the parameters into the type that is computed with, and draw the pass's seeds.
+
+        Before each pass, as a hook: an optimizer changes parameters without telling anyone.
+        """
+        if not torch.is_grad_enabled() or not self.groups:
+            return
+        parameters = [parameter for group in self.groups for parameter in group.parameters]
+        dtype, device = _compute_dtype(next(inner.parameters())), parameters[0].device
+        if (dtype, device) not in self._copies:
+            self._copies.clear()
+            self._copies[dtype, device] = [copy for group in self.groups for copy in group.make_copies(dtype)]
+        with torch.no_grad():
+            torch._foreach_copy_(self._copies[dtype, device], parameters)
+        for group in self.groups:
+            group.forget()
+        if not self._seeds_stay:
+            self.draw_seeds()
+
+    def draw_seeds(self) -> None:
+        """A new seed for each group, from the host's random numbers: those a checkpoint keeps.
+
+        Recomputed activations find the seeds of their pass.
+        """
+        if not any(group.drop for group in self.groups):
+            return
+        seeds = torch.randint(2**31 - 1, (len(self.groups),))
+        for group, seed in zip(self.groups, seeds.tolist(), strict=True):
+            group.seed = seed
+        device = self.groups[0].parameters[0].device
+        if device.type != "cuda":
+            return
+        if self._seeds is None or self._seeds.device != device:
+            # Four numbers wide, for kernels read aligned addresses: they need not be compiled for others as well.
+            self._seeds = torch.zeros((len(self.groups), 4), dtype=torch.int32, device=device)
+            for group, row in zip(self.groups, self._seeds, strict=True):
+                group.seed_at = row[:1]
+        on_host = torch.zeros(self._seeds.shape, dtype=torch.int32, pin_memory=True)
+        on_host[:, 0] = seeds
+        self._seeds.copy_(on_host, non_blocking=True)
+
+    @contextmanager
+    def same_seeds(self) -> Iterator[None]:
+        """Inside, passes draw no seeds: they use those of the last draw."""
+        self._seeds_stay = True
+        try:
+            yield
+        finally:
+            self._seeds_stay = False
+
+
+def fuse_adapters(model: Any) -> FusedAdapters:
     """Replace the forward of every LoRA projection of a PeftModel, for training; evaluation keeps PEFT's.
 
     Args:
@@ -145,29 +215,16 @@ def fuse_adapters(model: Any) -> list[Group]:
     Returns:
         The groups; projections that are in none (biased or variant adapters) stay PEFT's.
     """
+    from peft.tuners.lora import LoraLayer
+
     groups = [group for parent in model.modules() for group in _groups_below(parent)]
     for group in groups:
         for member, module in enumerate(group.modules):
             module.forward = types.MethodType(_member_forward(group, member), module)
-
-    parameters = [parameter for group in groups for parameter in group.parameters]
-    copies: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
-
-    def refresh(inner: Any, *_: Any) -> None:
-        if not torch.is_grad_enabled() or not groups:
-            return
-        dtype, device = _compute_dtype(next(inner.parameters())), parameters[0].device
-        if (dtype, device) not in copies:
-            copies.clear()
-            copies[dtype, device] = [copy for group in groups for copy in group.make_copies(dtype)]
-        with torch.no_grad():
-            torch._foreach_copy_(copies[dtype, device], parameters)
-        for group in groups:
-            group.forget()
-
-    # Before each pass: an optimizer changes parameters without telling anyone.
-    model.get_base_model().register_forward_pre_hook(refresh)
-    return groups
+    layers = sum(isinstance(module, LoraLayer) for module in model.modules())
+    fused = FusedAdapters(groups, layers - sum(len(group.modules) for group in groups))
+    model.get_base_model().register_forward_pre_hook(fused.prepare)
+    return fused
 
 
 def _groups_below(parent: Any) -> Iterator[Group]:

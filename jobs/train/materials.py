@@ -59,6 +59,7 @@ def build_recipe(
         copies=copies,
         engine=engine,
         on_less_memory=lambda detail: degrade("less memory than measured", detail),
+        degrade=degrade,
         team=team,
         clock=clock,
     )

@@ -30,9 +30,8 @@ _log = get_logger(__name__)
 
 def plan_batches(
     trainer: FlatTrainer,
+    work: Work,
     *,
-    lengths: list[int],
-    rows_per_step: int,
     checkpointing: bool | Literal["auto"],
     tokens: int | Literal["auto"],
     limit_gib: float | None = None,
@@ -41,8 +40,7 @@ def plan_batches(
 
     Args:
         trainer: with its model in place.
-        lengths: tokens of every row, training and validation.
-        rows_per_step: rows of an optimizer step.
+        work: the rows, training and validation.
         checkpointing: as configured.
         tokens: as configured.
         limit_gib: GPU memory that this process may take; None = what is free.
@@ -51,14 +49,13 @@ def plan_batches(
         TransientError: not even the longest row fits.
         ConfigError: the limit is more than the GPU has.
     """
-    largest_step = sum(sorted(lengths)[-rows_per_step:])
     layers = len(checkpointed_layers(trainer.model))
     cuda = trainer.args.device.type == "cuda"
     if cuda:
         total = torch.cuda.get_device_properties().total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit_gib * 2**30 / total) if limit_gib else 1.0)
     if not cuda or (tokens != "auto" and checkpointing != "auto"):
-        chosen = min(_WITHOUT_A_GPU, largest_step) if tokens == "auto" else tokens
+        chosen = min(_WITHOUT_A_GPU, work.largest_step) if tokens == "auto" else tokens
         return BatchPlan(chosen, layers if checkpointing is True else 0, layers)
     # The first pass compiles kernels and fills libraries' workspaces; free memory is what is left after it.
     recomputed = measure(trainer, recompute=True, limit_gib=limit_gib)
@@ -76,7 +73,7 @@ def plan_batches(
         Machine(free * _USABLE - trained * _BYTES_PER_TRAINED, layers, weights, dequantising),
         kept,
         recomputed,
-        Work(max(lengths), largest_step, sum(lengths) / len(lengths) * rows_per_step),
+        work,
         checkpointing=checkpointing,
         tokens=tokens,
     )
@@ -140,6 +137,8 @@ def _measure(trainer: FlatTrainer, limit_gib: float | None, least_seconds: float
     return Probe(
         Line.through((_FIRST_PROBE, first[0]), (size, second[0])),
         Line.through((_FIRST_PROBE, first[1]), (size, second[1]), least=least_seconds),
+        launching=first[1],
+        busy=second[1] / size,
     )
 
 
@@ -181,7 +180,8 @@ def _free_bytes(limit_gib: float | None) -> float:
 
 def _dequantise_all(trainer: FlatTrainer) -> tuple[float, float]:
     """Bytes of all frozen 4-bit weights when dequantised, and the seconds that it takes to make them."""
-    bases = [module.base_layer for group in trainer.adapters for module in group.modules]
+    groups = trainer.adapters.groups if trainer.adapters else []
+    bases = [module.base_layer for group in groups for module in group.modules]
     bases = [base for base in bases if getattr(base.weight, "quant_state", None) is not None]
     if not bases:
         return 0.0, 0.0

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 
+def _warn(name: str, detail: str) -> None:
+    _log.warning("%s: %s", name, detail)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything one fine-tune is made from."""
@@ -39,7 +43,9 @@ class Recipe:
     """Where checkpoints go besides; None where this machine's disk is safe enough."""
     engine: Engine = PLAIN
     on_less_memory: Callable[[str], None] = _log.warning
-    """Told once, if the flat engine had to halve its passes."""
+    """Told if passes need more memory than measured, and what is done about it."""
+    degrade: Callable[[str, str], object] = _warn
+    """Told name and detail of what this machine cannot do as planned."""
     team: Team | None = None
     """The processes that train together; None when this one trains alone."""
     clock: PhaseClock = field(default_factory=PhaseClock)

@@ -56,6 +56,8 @@ class Trained:
     """The flat engine's passes; None with the plain engine."""
     activation_checkpointing: bool
     """What was done, in either engine."""
+    recorded_sizes: int | None
+    """Passes replayed CUDA graphs of so many sizes; None where their kernels were started one by one."""
 
 
 def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter | None, stop: StopSignal) -> Trained:
@@ -138,7 +140,13 @@ def fine_tune(base: Any, tokenizer: Any, recipe: Recipe, writer: MetricsWriter |
         all_parameters=int(everything),
         plan=plan,
         activation_checkpointing=plan.activation_checkpointing if plan else trainer.args.gradient_checkpointing,
+        recorded_sizes=_count_recorded(trainer),
     )
+
+
+def _count_recorded(trainer: AnswerTrainer) -> int | None:
+    recorded = trainer.recorded if isinstance(trainer, FlatTrainer) else None
+    return None if recorded is None else recorded.recorded
 
 
 def _find_checkpoint(recipe: Recipe, made_by: dict[str, str], *, leads: bool) -> Checkpoint | None:

@@ -169,6 +169,7 @@ def _collect_facts(
         "activation_checkpointing": trained.activation_checkpointing,
         "recomputed_layers": trained.plan.recomputed_layers if trained.plan else None,
         "weights_kept": trained.plan.weights_kept if trained.plan else None,
+        "recorded_sizes": trained.recorded_sizes,
         "memory_gib": train.memory_gib,
         "expected_tokens_per_second": trained.plan.tokens_per_second if trained.plan else None,
         "seed": train.seed,

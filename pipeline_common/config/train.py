@@ -44,6 +44,11 @@ class TrainConfig(Section):
         description="true: less memory, about a third more time; auto: flat: for as many layers as makes it fastest "
         "in the GPU's memory; plain: on CUDA",
     )
+    cuda_graphs: bool | Literal["auto"] = Field(
+        "auto",
+        description="flat: passes are recorded once per size and replayed; auto: where starting a pass's kernels was "
+        "measured to take about as long as the GPU works on them",
+    )
     memory_gib: PositiveFloat | None = Field(
         None, description="flat: GPU memory that training may take, GiB; None = what is free"
     )

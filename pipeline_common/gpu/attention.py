@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import torch
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 VARLEN: Final = "varlen"
 """Name of the attention function in transformers' registry."""
@@ -148,12 +148,9 @@ def register_varlen() -> str:
         The name for `model.set_attn_implementation`.
     """
     AttentionInterface.register(VARLEN, _attend)
-    AttentionMaskInterface.register(VARLEN, _no_mask)
+    # No mask is registered under the name: then transformers builds none, and does not look at positions, for which the
+    # host would have to wait. Boundaries are all the masking there is.
     return VARLEN
-
-
-def _no_mask(*_: Any, **__: Any) -> None:
-    """Boundaries are all the masking there is: a mask [T, T] is never built."""
 
 
 def _attend(
@@ -196,7 +193,7 @@ def _attend(
             scale=scaling,
         )
         return flat[None], None
-    lengths = row_lengths or tuple(cu_seq_lens_q.diff().tolist())
+    lengths = row_lengths or tuple(length for length in cu_seq_lens_q.diff().tolist() if length)
     return attend_rows(query, key, value, lengths, scaling).transpose(1, 2), None
 
 

@@ -46,6 +46,9 @@ from tests.benchmarks.random_llama import (
 
 _log = logging.getLogger(__name__)
 _FLAT: Final = {"engine": "flat", "batch_size": 16, "gradient_accumulation": 4, "activation_checkpointing": False}
+_PLAN: Final = {
+    "engine": "flat", "batch_size": 4, "gradient_accumulation": 2, "activation_checkpointing": "auto",
+}  # fmt: skip
 VARIANTS: Final = {
     "flat, 64 rows, no checkpointing": {**_FLAT, "steps": 16},
     "plain TRL, 16 rows, checkpointing": {
@@ -55,9 +58,8 @@ VARIANTS: Final = {
         **_FLAT, "activation_checkpointing": True, "memory_gib": 16.0, "steps": 9,
     },
     "flat, 64 rows, auto, 16 GiB": {**_FLAT, "activation_checkpointing": "auto", "memory_gib": 16.0, "steps": 9},
-    "flat, auto, 8 rows (the plan's step)": {
-        "engine": "flat", "batch_size": 4, "gradient_accumulation": 2, "activation_checkpointing": "auto", "steps": 15,
-    },
+    "flat, auto, 8 rows (the plan's step)": {**_PLAN, "steps": 80},
+    "flat, auto, 8 rows, started kernel by kernel": {**_PLAN, "cuda_graphs": False, "steps": 15},
     "flat, 64 rows, no checkpointing, PEFT's adapters": {**_FLAT, "steps": 8},
 }  # fmt: skip
 
@@ -127,6 +129,12 @@ def measure(name: str, shape: dict[str, Any], device: str, settings: dict[str, A
         trainer.train()
         peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
         counted = counted_steps(trainer.state.log_history)
+        if isinstance(trainer, FlatTrainer) and trainer.recorded is not None:
+            spent = recipe.clock.seconds.get("recording passes", 0.0)
+            later = mean_speed(counted[len(counted) // 2 :])
+            notes.append(
+                f"{trainer.recorded.recorded} sizes recorded in {spent:.1f} s; second half {later:,.0f} tokens/s"
+            )
         _log.info("tokens/s of each step: %s", [round(entry["tokens"] / entry["seconds"]) for entry in counted])
         if profile and device == "cuda":
             print(profile_pass(trainer))

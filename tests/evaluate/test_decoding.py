@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from jobs.evaluate.model_decoding import can_be_recorded
 from pipeline_common.clock import PhaseClock
+from pipeline_common.gpu.recordable import can_be_recorded
 from tests.evaluate.made_answers import answered
 
 
@@ -50,12 +50,8 @@ def test_recording_a_step_is_timed(pair, prompts):
 def test_what_can_be_recorded(pair):
     from transformers import LlamaConfig, MistralConfig
 
-    class Model:
-        def __init__(self, config):
-            self.config = config
-
-    assert can_be_recorded(pair.peft.get_base_model())
+    assert can_be_recorded(pair.peft.get_base_model().config)
     scaled = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
-    assert not can_be_recorded(Model(LlamaConfig(rope_parameters=scaled)))
-    assert not can_be_recorded(Model(MistralConfig(sliding_window=128)))
-    assert can_be_recorded(Model(MistralConfig(sliding_window=None)))
+    assert not can_be_recorded(LlamaConfig(rope_parameters=scaled))
+    assert not can_be_recorded(MistralConfig(sliding_window=128))
+    assert can_be_recorded(MistralConfig(sliding_window=None))

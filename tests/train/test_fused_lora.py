@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 from jobs.train import dropped_products
 from jobs.train.dropped_products import Masks
-from jobs.train.fused_lora import Group, fuse_adapters
+from jobs.train.fused_lora import FusedAdapters, Group, fuse_adapters
 
 WIDTH, RANK, TOKENS = 200, 16, 70
 OUTPUTS = {"q_proj": 96, "k_proj": 32, "v_proj": 32, "gate_proj": 56, "o_proj": WIDTH}
@@ -28,7 +28,7 @@ class Side(torch.nn.Module):
         return {name: getattr(self, name)(x) for name in OUTPUTS}
 
 
-def _build(device: str, drop: float) -> tuple[Any, list[Group]]:
+def _build(device: str, drop: float) -> tuple[Any, FusedAdapters]:
     torch.manual_seed(0)
     config = LoraConfig(r=RANK, lora_alpha=40, lora_dropout=drop, target_modules=list(OUTPUTS), init_lora_weights=False)
     model = get_peft_model(Side().requires_grad_(False), config).to(device)
@@ -48,15 +48,15 @@ def _masks(group: Group, seed: int, x: torch.Tensor) -> list[torch.Tensor]:
 
 def _compare(device: str, drop: float) -> dict[str, float]:
     """Relative differences of outputs and gradients from autograd in float32."""
-    model, groups = _build(device, drop)
+    model, adapters = _build(device, drop)
+    groups = adapters.groups
     x = torch.randn(1, TOKENS, WIDTH, device=device, requires_grad=True)
     torch.manual_seed(5)
-    # The seeds are drawn in the order in which groups are first asked for.
     with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
         got = model(x)
     torch.manual_seed(5)
-    order = sorted(groups, key=lambda group: list(OUTPUTS).index(_names(model, group)[0]))
-    seeds = {id(group): int(torch.randint(2**31 - 1, ())) if drop else 0 for group in order}
+    # One seed after the other, in the order of the groups.
+    seeds = {id(group): int(torch.randint(2**31 - 1, ())) if drop else 0 for group in groups}
     weights = {name: torch.randn(1, TOKENS, size, device=device) for name, size in OUTPUTS.items()}
     sum((got[name].float() * weight).sum() for name, weight in weights.items()).backward()
     found = {"x": x.grad}
@@ -105,7 +105,9 @@ def test_outputs_and_gradients_are_autograds_on_the_gpu(drop: float) -> None:
 
 
 def test_siblings_form_a_group_and_every_member_draws_its_own_mask() -> None:
-    model, groups = _build("cpu", 0.5)
+    model, adapters = _build("cpu", 0.5)
+    groups = adapters.groups
+    assert adapters.others == 0
     assert sorted(tuple(_names(model, group)) for group in groups) == [
         ("gate_proj",), ("o_proj",), ("q_proj", "k_proj", "v_proj"),
     ]  # fmt: skip
