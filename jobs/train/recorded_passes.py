@@ -138,6 +138,7 @@ class RecordedPasses:
         self._inputs = {name: torch.zeros(room, dtype=torch.int64, device=device) for name, room in rooms.items()}
         self._inputs["cu_seqlens"] = torch.zeros(sizes.rows + 1, dtype=torch.int32, device=device)
         self._graphs: dict[Size, torch.cuda.CUDAGraph] = {}
+        self._addresses: list[int] = []
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     @property
@@ -147,11 +148,18 @@ class RecordedPasses:
 
     def begin(self) -> None:
         """Start a step: no nats and no gradients yet."""
+        addresses = [parameter.data_ptr() for parameter in self._parameters]
+        if addresses != self._addresses:
+            # An optimizer that joins the parameters has moved them, say: recordings would read what is there no more.
+            self._graphs.clear()
+            self._addresses = addresses
         self.gradient.zero_()
         self.nats.zero_()
 
     def add(self, inputs: dict[str, Any]) -> None:
         """Run a pass (`flat_inputs`, on the host); a size that has not been met before is recorded first.
+
+        Call `try_out` before the first one.
 
         Raises:
             torch.OutOfMemoryError: while recording.
@@ -167,6 +175,12 @@ class RecordedPasses:
             with self._recording(), self._adapters.same_seeds():
                 self._graphs[size] = self._record(size)
         self._graphs[size].replay()
+
+    def try_out(self, inputs: dict[str, Any]) -> None:
+        """Run a pass unrecorded, so that kernels are compiled and libraries set up; `begin` forgets what it adds."""
+        size, filled = self.sizes.fill_up(inputs)
+        self._copy_in(filled)
+        self._run(size)
 
     def hand_over(self, scale: torch.Tensor | float) -> None:
         """End a step: the parameters' gradients are those of `scale` times the nats."""
@@ -207,8 +221,8 @@ class RecordedPasses:
     def _record(self, size: Size) -> torch.cuda.CUDAGraph:
         """Nothing runs. What passes need between their kernels lies in one pool, for they run one after the other."""
         graph = torch.cuda.CUDAGraph()
-        # Other threads may ask the driver for memory meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        # Relaxed: a kernel that is used for the first time may be loaded meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="relaxed"):
             self._run(size)
         return graph
 

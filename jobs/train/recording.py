@@ -106,11 +106,9 @@ def try_recording(
     assert trainer.adapters is not None
     with torch.random.fork_rng(devices=[torch.cuda.current_device()]):
         trainer.model.train()
-        # Parameters get their copies, and the libraries what they set up at first use.
-        trainer.try_pass(recorded.sizes.grain)
-        trainer.model.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
         try:
+            recorded.try_out(inputs)
+            torch.cuda.empty_cache()
             recorded.begin()
             recorded.add(inputs)
             torch.cuda.synchronize()

@@ -56,6 +56,21 @@ def test_each_replay_draws_its_own_masks(build: Build) -> None:
     assert float((other - one).norm() / one.norm()) > 0.1
 
 
+def test_parameters_that_move_are_recorded_anew(build: Build) -> None:
+    """As when an optimizer joins them: a recording reads addresses."""
+    trainer = build("flat", "cuda", **RECORDED)
+    step_of(trainer, 1)
+    draw = torch.Generator().manual_seed(3)
+    for _, parameter in sorted(trainer.model.named_parameters()):
+        if parameter.requires_grad:
+            parameter.data = 0.05 * torch.randn(parameter.shape, generator=draw).cuda()
+    loss, gradient = step_of(trainer, 1)
+    trainer.recorded = None
+    expected, wanted = step_of(trainer, 1)
+    assert loss == pytest.approx(expected, rel=1e-3)
+    assert float((gradient - wanted).norm() / wanted.norm()) < 0.02
+
+
 def test_gradients_are_the_unrecorded_ones(build: Build) -> None:
     """Some roundings of 0.4 %: 2 % at most."""
     results = []
