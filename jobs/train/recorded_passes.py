@@ -139,19 +139,26 @@ class RecordedPasses:
         self._inputs["cu_seqlens"] = torch.zeros(sizes.rows + 1, dtype=torch.int32, device=device)
         self._graphs: dict[Size, torch.cuda.CUDAGraph] = {}
         self._addresses: list[int] = []
-        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._pool: Any = None
+        self.forget()
 
     @property
     def recorded(self) -> int:
         """How many sizes have been recorded."""
         return len(self._graphs)
 
+    def forget(self) -> None:
+        """Let go of all recordings; sizes that come are recorded anew."""
+        self._graphs.clear()
+        # A pool ends with its last recording.
+        self._pool = torch.cuda.graph_pool_handle() if self.gradient.is_cuda else None
+
     def begin(self) -> None:
         """Start a step: no nats and no gradients yet."""
         addresses = [parameter.data_ptr() for parameter in self._parameters]
         if addresses != self._addresses:
             # An optimizer that joins the parameters has moved them, say: recordings would read what is there no more.
-            self._graphs.clear()
+            self.forget()
             self._addresses = addresses
         self.gradient.zero_()
         self.nats.zero_()

@@ -113,7 +113,8 @@ def try_recording(
             recorded.add(inputs)
             torch.cuda.synchronize()
         except (RuntimeError, AssertionError) as error:
-            return f"recording failed: {str(error).splitlines()[0][:200]}"
+            _log.debug("recording failed", exc_info=True)
+            return f"recording failed: {_first_cause(error)}"
         with trainer.adapters.same_seeds(), torch.autocast("cuda", compute_dtype):
             nats = trainer.model(**trainer._to_device(inputs))
         nats.backward()
@@ -146,6 +147,13 @@ def _build(trainer: FlatTrainer, recipe: Recipe, plan: BatchPlan, work: Work, me
         autocast=torch.bfloat16 if trainer.args.bf16 else None,
         recording=partial(recipe.clock.phase, "recording passes", "compile"),
     )
+
+
+def _first_cause(error: BaseException) -> str:
+    """What went wrong first: the end of a recording that has failed raises an error of its own."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def _all(recipe: Recipe, here: Any) -> bool:

@@ -20,6 +20,7 @@ def step_of(trainer: Any, seed: int) -> tuple[float, torch.Tensor]:
     """Loss of the first rows and the whole gradient, with dropout by this seed."""
     batch = next(iter(trainer.get_train_dataloader()))
     answers = int((batch["labels"] != IGNORED).sum())
+    trainer.model.zero_grad(set_to_none=True)
     torch.manual_seed(seed)
     loss = trainer.training_step(trainer.model, batch, torch.tensor(answers, device="cuda"))
     found = [parameter.grad.flatten() for parameter in trainer.model.parameters() if parameter.requires_grad]
