@@ -173,7 +173,7 @@ class FlatTrainer(AnswerTrainer):
                 # Gradients travel between processes once a step, with its last pass.
                 alone = self.accelerator.num_processes == 1 or number == len(passes)
                 with nullcontext() if alone else self.accelerator.no_sync(model):
-                    total += self._run_pass(model, self._to_device(inputs), items)
+                    total += self._run_pass(model, self.to_device(inputs), items)
         tokens = sum(step.lengths)
         if self.accelerator.num_processes > 1:
             tokens = int(self.accelerator.reduce(torch.tensor(tokens, device=total.device)))
@@ -225,7 +225,7 @@ class FlatTrainer(AnswerTrainer):
                 self.compute_loss_context_manager(),
                 torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16),
             ):
-                loss = self.model(**self._to_device(inputs))
+                loss = self.model(**self.to_device(inputs))
             loss.backward()
 
     def prediction_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
@@ -233,13 +233,14 @@ class FlatTrainer(AnswerTrainer):
         nats = torch.zeros((), dtype=torch.float64, device=self.args.device)
         with torch.no_grad(), self.compute_loss_context_manager():
             for part in inputs["step"].passes(self.tokens_per_batch):
-                nats += model(**self._to_device(part))
+                nats += model(**self.to_device(part))
         tokens = int((inputs["labels"] != IGNORED).sum())
         self._nats += float(nats)
         self._tokens += tokens
         return (nats / tokens).float(), None, None
 
-    def _to_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def to_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """A pass's inputs where the model is."""
         device = self.args.device
         if device.type != "cuda":
             return inputs

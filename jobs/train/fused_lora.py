@@ -52,6 +52,8 @@ class Group:
         """Look the parameters up: A and B of one member after the other."""
         pairs = [(m.lora_A["default"].weight, m.lora_B["default"].weight) for m in self.modules]
         self.parameters: list[torch.Tensor] = [parameter for pair in pairs for parameter in pair]
+        self.leaves = self.parameters
+        """What gradients are asked for: the parameters, or other tensors over the same memory."""
 
     @property
     def rank(self) -> int:
@@ -89,7 +91,7 @@ class Group:
     def _compute(self, x: torch.Tensor) -> list[torch.Tensor]:
         flat = x.reshape(-1, x.shape[-1]).to(_compute_dtype(x))
         with torch.autocast(x.device.type, enabled=False):
-            outputs = GroupedProjection.apply(flat, self, *self.parameters)
+            outputs = GroupedProjection.apply(flat, self, *self.leaves)
         return [y.view(*x.shape[:-1], y.shape[-1]) for y in outputs]
 
 
@@ -149,8 +151,6 @@ class FusedAdapters:
     """All groups of a model, and what they need before each pass."""
 
     groups: list[Group]
-    others: int
-    """Adapters that are in no group: their forward is still PEFT's."""
     _copies: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = field(default_factory=dict)
     _seeds: torch.Tensor | None = None
     _seeds_stay: bool = False
@@ -162,7 +162,7 @@ class FusedAdapters:
         """
         if not torch.is_grad_enabled() or not self.groups:
             return
-        parameters = [parameter for group in self.groups for parameter in group.parameters]
+        parameters = self.parameters
         dtype, device = _compute_dtype(next(inner.parameters())), parameters[0].device
         if (dtype, device) not in self._copies:
             self._copies.clear()
@@ -196,6 +196,26 @@ class FusedAdapters:
         on_host[:, 0] = seeds
         self._seeds.copy_(on_host, non_blocking=True)
 
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """Of all groups, one after the other."""
+        return [parameter for group in self.groups for parameter in group.parameters]
+
+    @contextmanager
+    def fresh_leaves(self) -> Iterator[list[torch.Tensor]]:
+        """Inside, gradients are those of the tensors that are yielded: the same memory, never differentiated before.
+
+        Autograd remembers the stream on which a tensor was first differentiated, and would have a recording's stream
+        wait for it.
+        """
+        for group in self.groups:
+            group.leaves = [parameter.detach().requires_grad_() for parameter in group.parameters]
+        try:
+            yield [leaf for group in self.groups for leaf in group.leaves]
+        finally:
+            for group in self.groups:
+                group.leaves = group.parameters
+
     @contextmanager
     def same_seeds(self) -> Iterator[None]:
         """Inside, passes draw no seeds: they use those of the last draw."""
@@ -215,14 +235,11 @@ def fuse_adapters(model: Any) -> FusedAdapters:
     Returns:
         The groups; projections that are in none (biased or variant adapters) stay PEFT's.
     """
-    from peft.tuners.lora import LoraLayer
-
     groups = [group for parent in model.modules() for group in _groups_below(parent)]
     for group in groups:
         for member, module in enumerate(group.modules):
             module.forward = types.MethodType(_member_forward(group, member), module)
-    layers = sum(isinstance(module, LoraLayer) for module in model.modules())
-    fused = FusedAdapters(groups, layers - sum(len(group.modules) for group in groups))
+    fused = FusedAdapters(groups)
     model.get_base_model().register_forward_pre_hook(fused.prepare)
     return fused
 

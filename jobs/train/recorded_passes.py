@@ -116,7 +116,7 @@ class RecordedPasses:
 
         Args:
             model: the adapter's wrapper, with `add_flat_loss`; in training mode when passes are run.
-            adapters: of the model; all of them are in groups.
+            adapters: of the model, all that is trained of it.
             sizes: of the passes.
             autocast: the type that is computed with; None = the parameters'.
             recording: entered while a pass is recorded, to time it.
@@ -126,7 +126,7 @@ class RecordedPasses:
         self.sizes = sizes
         self._autocast = autocast
         self._recording = recording
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._parameters = adapters.parameters
         device = self._parameters[0].device
         self.gradient = torch.zeros(sum(one.numel() for one in self._parameters), device=device)
         """[P], float32, of the nats of all passes since `begin`."""
@@ -208,21 +208,23 @@ class RecordedPasses:
             if self._pool is not None
             else tuple(length for length in inside["cu_seqlens"].diff().tolist() if length)
         )
-        with torch.autocast(device, self._autocast, enabled=self._autocast is not None, cache_enabled=False):
-            nats = self._model(
-                input_ids=inside["input_ids"][: size.tokens][None],
-                position_ids=inside["position_ids"][: size.tokens][None],
-                cu_seq_lens_q=inside["cu_seqlens"],
-                cu_seq_lens_k=inside["cu_seqlens"],
-                max_length_q=self.sizes.longest,
-                max_length_k=self.sizes.longest,
-                row_lengths=rows,
-                use_cache=False,
-                target_positions=inside["target_positions"][: size.targets],
-                target_ids=inside["target_ids"][: size.targets],
-                filled_up=True,
-            )
-        torch._foreach_add_(self._slopes, torch.autograd.grad(nats, self._parameters))
+        autocast = torch.autocast(device, self._autocast, enabled=self._autocast is not None, cache_enabled=False)
+        with self._adapters.fresh_leaves() as leaves:
+            with autocast:
+                nats = self._model(
+                    input_ids=inside["input_ids"][: size.tokens][None],
+                    position_ids=inside["position_ids"][: size.tokens][None],
+                    cu_seq_lens_q=inside["cu_seqlens"],
+                    cu_seq_lens_k=inside["cu_seqlens"],
+                    max_length_q=self.sizes.longest,
+                    max_length_k=self.sizes.longest,
+                    row_lengths=rows,
+                    use_cache=False,
+                    target_positions=inside["target_positions"][: size.targets],
+                    target_ids=inside["target_ids"][: size.targets],
+                    filled_up=True,
+                )
+            torch._foreach_add_(self._slopes, torch.autograd.grad(nats, leaves))
         self.nats.add_(nats.detach())
 
     def _record(self, size: Size) -> torch.cuda.CUDAGraph:

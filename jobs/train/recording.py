@@ -76,7 +76,8 @@ def find_obstacle(trainer: FlatTrainer, recipe: Recipe, plan: BatchPlan) -> str 
     if plan.recomputed_layers:
         return "activations are recomputed (train.activation_checkpointing, train.memory_gib)"
     adapters = trainer.adapters
-    if adapters is None or adapters.others:
+    trained = sum(parameter.requires_grad for parameter in trainer.model.parameters())
+    if adapters is None or len(adapters.parameters) != trained:
         return "some adapters are computed by PEFT"
     if any(group.drop and not dropped_products.fills_a_tile(group.rank) for group in adapters.groups):
         return "the dropout kernels have no products of this rank (train.lora_r)"
@@ -89,16 +90,15 @@ def find_obstacle(trainer: FlatTrainer, recipe: Recipe, plan: BatchPlan) -> str 
 def try_recording(
     trainer: FlatTrainer, recorded: RecordedPasses, plan: BatchPlan, compute_dtype: torch.dtype
 ) -> str | None:
-    """Record a pass over the first rows and compare it with the same pass unrecorded; random numbers stay as they were.
+    """Record a pass over two rows and compare it with the same pass unrecorded; random numbers stay as they were.
 
     Returns:
         What went wrong; None when both agree.
     """
+    # Two rows, or what there is room for: the unrecorded pass needs memory beside the recording's.
     rows: list[Any] = []
-    filled = 0
-    for row in trainer.train_dataset.select(range(min(len(trainer.train_dataset), recorded.sizes.rows - 1))):
-        filled += len(row["input_ids"])
-        if rows and filled > plan.tokens_per_batch:
+    for row in trainer.train_dataset.select(range(min(len(trainer.train_dataset), recorded.sizes.rows - 1, 2))):
+        if rows and len(rows[0]["input_ids"]) + len(row["input_ids"]) > plan.tokens_per_batch:
             break
         rows.append(row)
     parts = ([torch.tensor(row[name]) for row in rows] for name in ("input_ids", "labels"))
@@ -111,15 +111,16 @@ def try_recording(
             torch.cuda.empty_cache()
             recorded.begin()
             recorded.add(inputs)
+            with trainer.adapters.same_seeds(), torch.autocast("cuda", compute_dtype):
+                nats = trainer.model(**trainer.to_device(inputs))
+            nats.backward()
             torch.cuda.synchronize()
         except (RuntimeError, AssertionError) as error:
             _log.debug("recording failed", exc_info=True)
+            trainer.model.zero_grad(set_to_none=True)
             return f"recording failed: {_first_cause(error)}"
-        with trainer.adapters.same_seeds(), torch.autocast("cuda", compute_dtype):
-            nats = trainer.model(**trainer._to_device(inputs))
-        nats.backward()
-    parameters = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
-    expected = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
+    found = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trainer.adapters.parameters]
+    expected = torch.cat([slope.flatten() for slope in found])
     trainer.model.zero_grad(set_to_none=True)
     apart = float((recorded.gradient - expected).norm() / expected.norm())
     nats_apart = abs(float(recorded.nats / nats.detach()) - 1.0)

@@ -18,12 +18,21 @@ BFLOAT16 = 2e-2
 SETTINGS = ("runtime.device=cuda", "model.compute_dtype=bfloat16", "train.lora_dropout=0", "train.eval_steps=6")
 
 
-@pytest.mark.parametrize("engine", ["plain", "flat"])
-def test_two_gpus_train_as_one(prepare_run: Callable[..., Prepared], engine: str) -> None:
-    settings = (*SETTINGS, f"train.engine={engine}")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("train.engine=plain",),
+        ("train.engine=flat", "train.cuda_graphs=false"),
+        ("train.engine=flat", "train.cuda_graphs=true", "train.activation_checkpointing=false"),
+    ],
+    ids=["plain", "flat", "recorded"],
+)
+def test_two_gpus_train_as_one(prepare_run: Callable[..., Prepared], settings: tuple[str, ...]) -> None:
+    settings = (*SETTINGS, *settings)
     alone, together = prepare_run(*settings).train(), prepare_run(*settings, "runtime.gpus=2").train()
     show(alone, together)
     assert losses(together) == pytest.approx(losses(alone), rel=BFLOAT16)
+    assert (facts_of(together)["recorded_sizes"] is not None) == ("train.cuda_graphs=true" in settings)
     assert facts_of(together)["backend"] == "nccl"
     assert facts_of(together)["trained_tokens"] == facts_of(alone)["trained_tokens"]
 
