@@ -113,19 +113,25 @@ def make_data(folder: Path, words: list[str]) -> None:
 
 
 def report(output: Path, shape: dict[str, Any], wall: float, rate: float) -> str:
-    """A Markdown table of the stages: wall seconds, and the model's arithmetic as a share of the card's rate."""
+    """A Markdown table of the stages: wall seconds, and the model's arithmetic as a share of the card's rate.
+
+    Below it each stage's longer phases.
+    """
     latest = output / "latest"
     lines = ["| stage | wall s | model PFLOP | share of the card |", "| --- | ---: | ---: | ---: |"]
     arithmetic = {
         name: work(latest / name, name, shape) for name in ("environment", "prepare", "train", "evaluate", "analyze")
     }
+    phases = []
     for name, flop in arithmetic.items():
         made = json.loads((latest / name / "manifest.json").read_text())["provenance"]
         seconds = (datetime.fromisoformat(made["ended"]) - datetime.fromisoformat(made["started"])).total_seconds()
         lines.append(f"| {name} | {seconds:.1f} | {flop / 1e15:.2f} | {flop / seconds / rate:.3f} |")
+        longer = [f"{one['phase']} {one['seconds']:.1f}" for one in made["phases"] if one["seconds"] >= 0.5]
+        phases.append(f"{name}: {', '.join(longer) or 'no phase of half a second'}")
     total = sum(arithmetic.values())
     lines.append(f"| **all** | {wall:.1f} | {total / 1e15:.2f} | {total / wall / rate:.3f} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *phases])
 
 
 def work(folder: Path, stage: str, shape: dict[str, Any]) -> float:
