@@ -147,6 +147,8 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
     is_unchanged = partial(is_running, place, plan, planned, attempt, started)
     try:
         _log.info("attempt %d of %s for run %s", attempt, planned.key, plan.run_id)
+        # Now, not for the manifest alone: a failed attempt's log says where it ran, too.
+        _log.debug("on %s", provenance.describe_machine())
         record_state(place, plan, planned, "running", attempt, started=started)
         clock = PhaseClock()
         with clock.phase("opening the inputs", "transfer"):

@@ -17,9 +17,12 @@ from jobs.analyze.figures.projection import draw_projection, project
 from jobs.analyze.figures.training import draw_training
 from jobs.analyze.narrative import list_contradictions, recommend_look
 from jobs.analyze.report import to_fence, to_html, to_markdown
+from jobs.analyze.sections_run import _describe_machine
 from jobs.analyze.verdict import decide
 from pipeline_common.measures import Estimate, Measures
 from pipeline_common.thresholds import Thresholds
+
+H200 = {"name": "H200", "memory": "143771 MiB", "driver": "580.95"}
 
 
 @pytest.mark.parametrize(
@@ -198,3 +201,18 @@ def test_where_to_look_names_the_axioms_that_lost_most_and_least() -> None:
     assert recommend_look(measures, verdict) == (
         "By axiom the f2 drop is largest for B (80.0 %) and smallest for A (60.0 %)."
     )
+
+
+@pytest.mark.parametrize(
+    ("machine", "gpus"),
+    [
+        ({"gpus": []}, "no GPU"),  # as before `gpus_error` was kept
+        ({"gpus": [], "gpus_error": None}, "no GPU"),
+        ({"gpus": [H200, H200], "gpus_error": None}, "H200 143771 MiB 580.95; H200 143771 MiB 580.95"),
+        ({"gpus": [], "gpus_error": "nvidia-smi failed"}, "nvidia-smi failed"),
+        ({"gpus": [H200], "gpus_error": "nvidia-smi failed"}, "H200 143771 MiB 580.95; nvidia-smi failed"),
+    ],
+)
+def test_a_machine_whose_gpus_are_not_known_is_never_one_without(machine, gpus) -> None:
+    known = {"python": "3.11.2", "os": "Linux", "cpus": 2}
+    assert _describe_machine(known | machine) == f"Python 3.11.2, Linux, 2 CPUs, {gpus}"
