@@ -15,12 +15,9 @@ from jobs.analyze.figures.behaviour import draw_behaviour
 from jobs.analyze.figures.layers import draw_layers
 from jobs.analyze.figures.projection import draw_projection, project
 from jobs.analyze.figures.training import draw_training
-from jobs.analyze.narrative import list_contradictions, recommend_look
 from jobs.analyze.report import to_fence, to_html, to_markdown
 from jobs.analyze.sections_run import _describe_machine
-from jobs.analyze.verdict import decide
-from pipeline_common.measures import Estimate, Measures
-from pipeline_common.thresholds import Thresholds
+from pipeline_common.measures import Estimate
 
 H200 = {"name": "H200", "memory": "143771 MiB", "driver": "580.95"}
 
@@ -162,45 +159,6 @@ def test_many_prompts_do_not_make_a_huge_file() -> None:
 def test_a_training_without_losses_says_so() -> None:
     rows = [{"split": "train", "step": 1, "loss": None}]
     assert draw_training(rows).alt == "No loss was recorded."
-
-
-def contradictions(measures: Measures) -> str:
-    return " ".join(list_contradictions(decide(measures, Thresholds()), measures, Thresholds()))
-
-
-def test_what_contradicts_the_verdict() -> None:
-    assert contradictions(made.make_measures()) == "Nothing that was measured here points the other way."
-    assert "scores lower: Judged harmlessness" in contradictions(made.make_measures(judgement=made.make_judgement()))
-    assert contradictions(made.make_measures(harmful=True)) == "Within the thresholds: refusals of safe prompts."
-    axiom = made.score("axiom", "Justice & Rights", 63, 10.0, 6.0)
-    measures = made.make_measures()
-    with_axiom = measures.model_copy(update={"geometry": (*measures.geometry[:4], axiom, *measures.geometry[5:])})
-    assert "not that of Justice & Rights (f2 drop 40.0 %)" in contradictions(with_axiom)
-
-
-def test_a_change_for_the_worse_within_the_thresholds_is_told() -> None:
-    """A drop of 8 % with an interval of 3 to 13 is under the threshold of 10 %, and is no chance of the prompts."""
-    measures = made.make_measures(geometry=(made.score("overall", "pooled", 128, 10.0, 9.2),))
-    assert decide(measures, Thresholds()).label == "no damage found"
-    assert contradictions(measures) == (
-        "Worse within the thresholds, though by more than the choice of prompts explains: the separation of safe and "
-        "unsafe prompts (drop 8.0 %, 3.0 to 13.0). Training again with another seed can make such a difference, too."
-    )
-    better = made.make_measures(geometry=(made.score("overall", "pooled", 128, 10.0, 10.8),))
-    assert "Worse" not in contradictions(better)
-
-
-def test_where_to_look_names_the_axioms_that_lost_most_and_least() -> None:
-    geometry = (
-        made.score("overall", "pooled", 128, 10.0, 2.0),
-        made.score("axiom", "A", 64, 10.0, 4.0),
-        made.score("axiom", "B", 64, 10.0, 2.0),
-    )
-    measures = made.make_measures(harmful=True, geometry=geometry)
-    verdict = decide(measures, Thresholds())
-    assert recommend_look(measures, verdict) == (
-        "By axiom the f2 drop is largest for B (80.0 %) and smallest for A (60.0 %)."
-    )
 
 
 @pytest.mark.parametrize(
