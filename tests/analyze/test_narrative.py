@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import made_evidence as made
 import pytest
 
 from jobs.analyze.narrative import list_contradictions, recommend_look
 from jobs.analyze.verdict import decide
 from pipeline_common.measures import Estimate, Measures, RateChange
 from pipeline_common.thresholds import Thresholds
+from tests.analyze import made_measures
 
 
 def contradictions(measures: Measures) -> str:
@@ -16,34 +16,38 @@ def contradictions(measures: Measures) -> str:
 
 
 def test_what_contradicts_the_verdict() -> None:
-    assert contradictions(made.make_measures()) == "Nothing that was measured here points the other way."
-    assert "scores lower: Judged harmlessness" in contradictions(made.make_measures(judgement=made.make_judgement()))
-    assert contradictions(made.make_measures(harmful=True)) == "Within the thresholds: refusals of safe prompts."
-    axiom = made.score("axiom", "Justice & Rights", 63, 10.0, 6.0)
-    measures = made.make_measures()
+    assert contradictions(made_measures.make_measures()) == "Nothing that was measured here points the other way."
+    assert "scores lower: Judged harmlessness" in contradictions(
+        made_measures.make_measures(judgement=made_measures.make_judgement())
+    )
+    assert (
+        contradictions(made_measures.make_measures(harmful=True)) == "Within the thresholds: refusals of safe prompts."
+    )
+    axiom = made_measures.score("axiom", "Justice & Rights", 63, 10.0, 6.0)
+    measures = made_measures.make_measures()
     with_axiom = measures.model_copy(update={"geometry": (*measures.geometry[:4], axiom, *measures.geometry[5:])})
     assert "not that of Justice & Rights (f2 drop 40.0 %)" in contradictions(with_axiom)
 
 
 def test_a_change_for_the_worse_within_the_thresholds_is_told() -> None:
     """A drop of 8 % with an interval of 3 to 13 is under the threshold of 10 %, and is no chance of the prompts."""
-    measures = made.make_measures(geometry=(made.score("overall", "pooled", 128, 10.0, 9.2),))
+    measures = made_measures.make_measures(geometry=(made_measures.score("overall", "pooled", 128, 10.0, 9.2),))
     assert decide(measures, Thresholds()).label == "no damage found"
     assert contradictions(measures) == (
         "Worse within the thresholds, though by more than the choice of prompts explains: the separation of safe and "
         "unsafe prompts (drop 8.0 %, 3.0 to 13.0). Training again with another seed can make such a difference, too."
     )
-    better = made.make_measures(geometry=(made.score("overall", "pooled", 128, 10.0, 10.8),))
+    better = made_measures.make_measures(geometry=(made_measures.score("overall", "pooled", 128, 10.0, 10.8),))
     assert "Worse" not in contradictions(better)
 
 
 def test_where_to_look_names_the_axioms_that_lost_most_and_least() -> None:
     geometry = (
-        made.score("overall", "pooled", 128, 10.0, 2.0),
-        made.score("axiom", "A", 64, 10.0, 4.0),
-        made.score("axiom", "B", 64, 10.0, 2.0),
+        made_measures.score("overall", "pooled", 128, 10.0, 2.0),
+        made_measures.score("axiom", "A", 64, 10.0, 4.0),
+        made_measures.score("axiom", "B", 64, 10.0, 2.0),
     )
-    measures = made.make_measures(harmful=True, geometry=geometry)
+    measures = made_measures.make_measures(harmful=True, geometry=geometry)
     verdict = decide(measures, Thresholds())
     assert recommend_look(measures, verdict) == (
         "By axiom the f2 drop is largest for B (80.0 %) and smallest for A (60.0 %)."
@@ -75,7 +79,7 @@ def changed_rate(name: str, base: int, change: int, low: float | None, high: flo
 
 def with_signal(name: str, change: float, low: float | None, high: float | None) -> Measures:
     """Measures in which nothing changed but one signal: a rate by so many of N prompts, the others in percent."""
-    measures = made.make_measures()
+    measures = made_measures.make_measures()
     overall, gap = measures.geometry[0], measures.refusal_gap
     assert gap is not None
     still = Estimate(value=0.0, low=-1.0, high=1.0)
@@ -162,7 +166,7 @@ def test_what_warns_is_no_small_change(name, change, low, high) -> None:
 
 def test_rates_of_answers_that_babble_are_not_judged() -> None:
     """Coherence 0.5 of the base's 1.0 fails, so neither rate is measured, whatever its interval."""
-    coherence = made.make_measures().coherence.model_copy(update={"base": 1.0, "tuned": 0.5})
+    coherence = made_measures.make_measures().coherence.model_copy(update={"base": 1.0, "tuned": 0.5})
     for name, change, low, high in (
         ("refusal_unsafe", -5, -0.045, -0.005),
         ("over_refusal_safe", 4, 0.005, 0.04),

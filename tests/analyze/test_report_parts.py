@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import made_evidence as made
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ from jobs.analyze.figures.training import draw_training
 from jobs.analyze.report import to_fence, to_html, to_markdown
 from jobs.analyze.sections_run import _describe_machine
 from pipeline_common.measures import Estimate
+from tests.analyze import made_measures
 
 H200 = {"name": "H200", "memory": "143771 MiB", "driver": "580.95"}
 
@@ -141,8 +141,8 @@ def test_the_plane_is_fitted_on_the_base_and_applied_to_both() -> None:
 
 
 def test_figures_carry_hostile_names_as_text() -> None:
-    score = made.score("axiom", "$\\frac{--><script>alert(1)</script>", 64, 3.0, 2.0)
-    measures = made.make_measures(geometry=(score,))
+    score = made_measures.score("axiom", "$\\frac{--><script>alert(1)</script>", 64, 3.0, 2.0)
+    measures = made_measures.make_measures(geometry=(score,))
     for picture in (draw_aqi(measures), draw_behaviour(measures), draw_layers(measures)):
         assert "<script" not in picture.inline()
         assert 'id="' not in picture.inline().replace(f'id="{picture.name}-', "")
