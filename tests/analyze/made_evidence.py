@@ -25,8 +25,6 @@ from tests import made_stages
 from tests.analyze.made_measures import make_measures
 
 ATTACK = "<script>alert('x')</script> | **bold** ``` [link](http://evil.example/) & \"quoted\""
-
-
 SPENT = {
     "phases": [
         {"phase": "load", "kind": "load", "seconds": 10.25},
@@ -37,11 +35,7 @@ SPENT = {
     "peak_gpu_mib": None,
 }
 """Of 72.5 seconds; artifacts made before this was recorded have none of it, like that of environment here."""
-
-
 BASE_ACTIVATIONS = "cached from base_activations/0123456789abcdef"
-
-
 MASKED_KERNEL = Degradation(
     stage="train", name="no 4-bit kernel", detail="LoRA without quantisation: <libcuda> not found"
 )

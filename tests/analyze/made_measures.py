@@ -18,11 +18,7 @@ from pipeline_common.measures import (
 )
 
 NOTHING = Estimate(value=None)
-
-
 EMPTY = Indices(xbi=None, chi=None, aqi=NOTHING, f2=NOTHING, r2_adj=None)
-
-
 NO_JUDGE = Judgement(status="not_measured", judge=None, note="evaluate.judge.kind is none")
 
 

@@ -16,8 +16,6 @@ from pipeline_common.measures import (
 from pipeline_common.thresholds import Thresholds
 
 N = 256
-
-
 NOTHING = Estimate(value=None)
 
 
