@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.analyze.signals import smallest_significant
+from jobs.analyze.geometry_signals import smallest_significant
 from pipeline_common.measures import (
     Estimate,
     Judgement,
