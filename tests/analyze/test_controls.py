@@ -20,7 +20,8 @@ from jobs.analyze.controls import (
 from jobs.analyze.stage import run
 from jobs.analyze.verdict import decide
 from pipeline_common.context import Context, Outputs
-from pipeline_common.measures import Control, ControlName, Estimate, Measures
+from pipeline_common.diagnostic_measures import Control, ControlName
+from pipeline_common.measures import Estimate, Measures
 from pipeline_common.thresholds import Thresholds
 from tests.analyze import made_evidence as made
 from tests.analyze import made_measures

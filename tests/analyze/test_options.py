@@ -11,13 +11,7 @@ from jobs.analyze.formatting import plain
 from jobs.analyze.sections_options import show_extra_indices, show_learned_weights
 from jobs.analyze.stage import run
 from pipeline_common.database import write_rows
-from pipeline_common.measures import (
-    ExtraIndex,
-    ExtraScore,
-    IndexReference,
-    LayerWeight,
-    LearnedWeights,
-)
+from pipeline_common.diagnostic_measures import ExtraIndex, ExtraScore, IndexReference, LayerWeight, LearnedWeights
 from tests.analyze import made_evidence as made
 from tests.analyze import made_measures
 
