@@ -6,7 +6,6 @@ python -m tests.benchmarks.bench_report
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline_common.memory import peak_memory
 from pipeline_common.stages import REPOSITORY
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ def main() -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         outputs = run(context)
         told = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(json.dumps({**told, "peak_mib": peak, "bytes": outputs.summary["report_bytes"]}) + "\n")
+    told |= {"peak_mib": peak_memory()["peak_mib"], "bytes": outputs.summary["report_bytes"]}
+    sys.stdout.write(json.dumps(told) + "\n")
 
 
 if __name__ == "__main__":
