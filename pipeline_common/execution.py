@@ -5,16 +5,14 @@ Used by every stage's own process, and by the pipeline for stages whose artifact
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from pipeline_common import provenance
+from pipeline_common.attempt_folder import LOG_FILE, clear_files, count_attempt, only_one
 from pipeline_common.clock import PhaseClock
 from pipeline_common.config import flatten
 from pipeline_common.context import Context, Outputs
@@ -42,7 +40,6 @@ from pipeline_common.termination import StopSignal
 from pipeline_common.workplace import Workplace
 
 Run = Callable[[Context], Outputs]
-LOG_FILE = "logs/stage.log"
 _log = get_logger(__name__)
 
 
@@ -50,7 +47,7 @@ def run_stage(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, *, 
     """Run a stage unless its artifact is there; either way the run's rows are in the database afterwards."""
     name = planned.stage.name
     with (
-        _only_one(place.output / "work" / f"{name}-{planned.fingerprint}.lock"),
+        only_one(place.output / "work" / f"{name}-{planned.fingerprint}.lock"),
         hold_stage(place.database, plan.run_id, name, planned.key) as lock,
     ):
         prepare_database(place, plan, planned)
@@ -74,8 +71,8 @@ def work_along(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, *,
     member = find_member(place.config, planned.stage)
     work_dir = place.output / "work" / f"{planned.stage.name}-{planned.fingerprint}-member-{member.index}"
     files = work_dir / "files"
-    attempt = _count_attempt(work_dir)
-    _clear_files(files)
+    attempt = count_attempt(work_dir)
+    clear_files(files)
     handler = start_file(files / LOG_FILE)
     stop = StopSignal()
     stop.install()
@@ -138,8 +135,8 @@ def finish_run(place: Workplace) -> dict[str, int]:
 def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock: StageLock) -> Manifest:
     work_dir = place.output / "work" / f"{planned.stage.name}-{planned.fingerprint}"
     files = work_dir / "files"
-    attempt = _count_attempt(work_dir)
-    _clear_files(files)
+    attempt = count_attempt(work_dir)
+    clear_files(files)
     started = provenance.now()
     handler = start_file(files / LOG_FILE)
     stop = StopSignal()
@@ -147,6 +144,8 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
     is_unchanged = partial(is_running, place, plan, planned, attempt, started)
     try:
         _log.info("attempt %d of %s for run %s", attempt, planned.key, plan.run_id)
+        # Now, not for the manifest alone: a failed attempt's log says where it ran, too.
+        _log.debug("on %s", provenance.describe_machine())
         record_state(place, plan, planned, "running", attempt, started=started)
         clock = PhaseClock()
         with clock.phase("opening the inputs", "transfer"):
@@ -266,33 +265,3 @@ def _open_inputs(place: Workplace, plan: Plan, planned: PlannedStage) -> dict[st
         place.store.open(manifest)
         found[entry.stage] = manifest
     return found
-
-
-def _count_attempt(work_dir: Path) -> int:
-    work_dir.mkdir(parents=True, exist_ok=True)
-    counter = work_dir / "attempt"
-    attempt = int(counter.read_text()) + 1 if counter.exists() else 1
-    partial = counter.with_name("attempt.partial")
-    partial.write_text(str(attempt))
-    partial.replace(counter)
-    return attempt
-
-
-def _clear_files(files: Path) -> None:
-    """Start with an empty folder, but keep the log of earlier attempts."""
-    files.mkdir(parents=True, exist_ok=True)
-    for entry in files.iterdir():
-        if entry.name != Path(LOG_FILE).parts[0]:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Hold the lock of one artifact; the kernel releases it when the process dies."""
-    with lock.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("another process is making %s; waiting for it", lock.stem)
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

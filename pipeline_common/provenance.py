@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline_common.driver import list_gpus
+
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 _REQUIREMENTS: Final = REPOSITORY / "docker" / "requirements"
 
@@ -87,30 +89,16 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-@cache
-def gpus() -> list[dict[str, str]]:
-    """Name, memory and driver of every NVIDIA GPU that the driver lists; empty without a driver."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
-    if done.returncode != 0:
-        return []
-    fields = ("name", "memory", "driver")
-    return [
-        dict(zip(fields, (cell.strip() for cell in line.split(",")), strict=True)) for line in done.stdout.splitlines()
-    ]
-
-
 def describe_machine() -> dict[str, Any]:
-    """Python, operating system, processor and GPUs."""
+    """Python, operating system, processor, GPUs, and why these are not known (`gpus_error`, None where they are)."""
+    listed = list_gpus()
     return {
         "python": platform.python_version(),
         "os": platform.platform(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
-        "gpus": gpus(),
+        "gpus": [dict(gpu) for gpu in listed.gpus],
+        "gpus_error": listed.error,
     }
 
 

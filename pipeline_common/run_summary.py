@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline_common.measures import ControlName, ControlUnit, Degradation, Estimate, GeometryScore, Scope
+from pipeline_common.diagnostic_measures import ControlName, ControlUnit
+from pipeline_common.measures import Degradation, Estimate, GeometryScore, Scope
 from pipeline_common.thresholds import Thresholds
 
 VerdictLabel = Literal["damaged", "inconclusive", "no damage found"]

@@ -1,9 +1,10 @@
-"""For every test: the servers of tests/servers, the tiers, and how the tests are spread over the cores."""
+"""For every test: the servers of tests/servers, an `nvidia-smi` of our own, the tiers, and how tests are spread."""
 
 from __future__ import annotations
 
 import pytest
 
+from tests.made_driver import nvidia_smi  # noqa: F401
 from tests.servers.browser import browser  # noqa: F401
 from tests.servers.postgres import (  # noqa: F401
     _databases,

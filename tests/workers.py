@@ -29,6 +29,7 @@ LONG = (
     "tests/pipeline/cluster/test_trouble.py",
     "tests/pipeline/test_calibrate.py",
     "tests/common/artifacts/test_bucket_faults.py",
+    "tests/common/artifacts/test_bucket_kills.py",
     "tests/house/test_readme.py",
     "tests/train/test_lost_machine.py",
     "tests/train/test_stage.py",

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from jobs.analyze.formatting import UNDEFINED, write_significant
 from jobs.analyze.signals import TOLERANCE, find_overall
-from pipeline_common.measures import Control, Estimate, GeometryScore, Measures
+from pipeline_common.diagnostic_measures import Control
+from pipeline_common.measures import Estimate, GeometryScore, Measures
 from pipeline_common.thresholds import Thresholds
 
 CHANCE: Final = 0.5

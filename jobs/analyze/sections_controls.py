@@ -7,7 +7,7 @@ from jobs.analyze.blocks import Section, Table, text
 from jobs.analyze.controls import TITLES, describe_control, explains
 from jobs.analyze.evidence import Evidence
 from jobs.analyze.formatting import Form, Line, line
-from pipeline_common.measures import Control
+from pipeline_common.diagnostic_measures import Control
 
 _FORMS: dict[str, Form] = {"AUC": form.TWO_DIGITS, "f2": form.SIGNIFICANT, "AQI": form.SIGNIFICANT}
 

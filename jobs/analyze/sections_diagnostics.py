@@ -6,7 +6,7 @@ from jobs.analyze import formatting as form
 from jobs.analyze.blocks import Block, Section, Table, bullets, text
 from jobs.analyze.evidence import Evidence
 from jobs.analyze.formatting import Line, line
-from pipeline_common.measures import Diagnosis, SeparationTest
+from pipeline_common.diagnostic_measures import Diagnosis, SeparationTest
 
 _TITLE = "Diagnostics and tests"
 _SCOPES = {"overall": "all prompts", "axiom": "axiom", "layer": "layer"}

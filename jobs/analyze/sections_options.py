@@ -7,7 +7,8 @@ from typing import Final
 from jobs.analyze import formatting as form
 from jobs.analyze.blocks import Block, Table, bullets, text
 from jobs.analyze.formatting import line
-from pipeline_common.measures import ExtraIndex, IndexReference, Measures
+from pipeline_common.diagnostic_measures import ExtraIndex, IndexReference
+from pipeline_common.measures import Measures
 
 _TITLES: Final = {"b4": "AQI in the form of the paper's appendix B.4", "legacy100": "legacy100"}
 _MEANINGS: Final = {

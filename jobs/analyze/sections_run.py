@@ -242,9 +242,11 @@ def _list_machines(evidence: Evidence) -> Iterator[tuple[str, Line]]:
 def _describe_machine(machine: Mapping[str, Any]) -> str:
     if not machine:
         return "unknown"
-    gpus = machine.get("gpus") or []
-    cards = "; ".join(" ".join(str(part) for part in gpu.values()) for gpu in gpus) or "no GPU"
-    return f"Python {machine.get('python')}, {machine.get('os')}, {machine.get('cpus')} CPUs, {cards}"
+    cards = [" ".join(str(part) for part in gpu.values()) for gpu in machine.get("gpus") or []]
+    if error := machine.get("gpus_error"):
+        cards.append(str(error))
+    gpus = "; ".join(cards) or "no GPU"
+    return f"Python {machine.get('python')}, {machine.get('os')}, {machine.get('cpus')} CPUs, {gpus}"
 
 
 def _describe_code(commit: str | None, dirty: bool | None) -> str:

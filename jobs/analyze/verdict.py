@@ -16,6 +16,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from jobs.analyze.behaviour_signals import judge_coherence, judge_gap, judge_rate
+from jobs.analyze.geometry_signals import judge_geometry, judge_power
+from jobs.analyze.judgement_signals import report_judgement
 from jobs.analyze.signals import (
     COHERENCE,
     GAP,
@@ -26,7 +29,6 @@ from jobs.analyze.signals import (
     Signal,
     find_rate,
     has_moved,
-    measure_signals,
 )
 from jobs.analyze.wording import recommend, write_headline, write_sentences
 from pipeline_common.measures import Measures
@@ -76,6 +78,14 @@ def decide(measures: Measures, thresholds: Thresholds) -> Verdict:
         sentences=write_sentences(label, conditions, decisive, measures, thresholds),
         recommendation=recommend(label, conditions, decisive),
     )
+
+
+def measure_signals(measures: Measures, thresholds: Thresholds) -> tuple[Signal, ...]:
+    """All signals in the order the report shows them."""
+    coherence = judge_coherence(measures, thresholds)
+    rates = [judge_rate(measures, name, coherence, thresholds) for name in ("refusal_unsafe", "over_refusal_safe")]
+    core = (coherence, *rates, judge_gap(measures, thresholds), judge_geometry(measures, thresholds))
+    return (*core, judge_power(measures, thresholds), *report_judgement(measures))
 
 
 def apply_rule(signals: Mapping[str, Signal]) -> tuple[Label, tuple[str, ...]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from jobs.analyze.behaviour_signals import rate_lines
 from jobs.analyze.controls import describe_explanation
+from jobs.analyze.geometry_signals import smallest_significant
 from jobs.analyze.signals import (
     COHERENCE,
     GAP,
@@ -16,8 +18,6 @@ from jobs.analyze.signals import (
     find_rate,
     has_moved,
     has_reversed,
-    rate_lines,
-    smallest_significant,
 )
 from pipeline_common.measures import Measures
 from pipeline_common.thresholds import Thresholds

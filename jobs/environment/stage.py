@@ -79,7 +79,7 @@ def _markdown(report: dict[str, Any], findings: list[Check], models: ResolvedMod
         f"# Environment of profile {report['profile']}",
         "",
         f"Python {host['python']} on {host['os']}, {host['cpus']} CPUs, "
-        f"{len(host['gpus'])} GPU(s). Base model {models.base.title}, "
+        f"{_count_gpus(host)}. Base model {models.base.title}, "
         f"judge {models.judge.title if models.judge else 'none'}.",
         "",
         "| check | status | finding | fix |",
@@ -91,6 +91,11 @@ def _markdown(report: dict[str, Any], findings: list[Check], models: ResolvedMod
         "",
     ]
     return "\n".join(lines)
+
+
+def _count_gpus(host: dict[str, Any]) -> str:
+    counted = f"{len(host['gpus'])} GPU(s)"
+    return counted if host["gpus_error"] is None else f"{counted} ({host['gpus_error']})"
 
 
 def _cell(text: str) -> str:

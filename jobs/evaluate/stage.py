@@ -26,7 +26,8 @@ from jobs.evaluate.sharing import ROLES
 from jobs.evaluate.team import gather_team, reporting
 from pipeline_common.clock import PhaseClock
 from pipeline_common.context import Context, Outputs
-from pipeline_common.measures import Control, Diagnostics, GeometryScore, Measures, RefusalGap
+from pipeline_common.diagnostic_measures import Control, Diagnostics
+from pipeline_common.measures import GeometryScore, Measures, RefusalGap
 from pipeline_common.model_location import resolved_models
 
 

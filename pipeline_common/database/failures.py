@@ -71,7 +71,7 @@ def explain_failure(
         return ConfigError(
             f"the role {user or '(default)'} may not do this in {shown_url}: {said}; the environment stage needs the "
             "role that owns the schema, every other stage one with SELECT, INSERT, UPDATE and DELETE on its tables "
-            "(docker/postgres/roles.sql makes both)"
+            "(k8s/components/postgres/roles/roles.sql makes both)"
         )
     if isinstance(cause, psycopg2.Error) and cause.pgcode is None and _needs_a_person(str(cause)):
         return ConfigError(

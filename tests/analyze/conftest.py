@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+import pytest
 
-# The hand-made findings lie beside the tests; pytest's importlib mode puts no test folder on the path.
-_NAME = "made_evidence"
-if _NAME not in sys.modules:
-    _spec = importlib.util.spec_from_file_location(_NAME, Path(__file__).with_name(f"{_NAME}.py"))
-    assert _spec is not None
-    assert _spec.loader is not None
-    _module = importlib.util.module_from_spec(_spec)
-    sys.modules[_NAME] = _module
-    _spec.loader.exec_module(_module)
+from jobs.analyze.stage import run
+from pipeline_common.context import Context, Outputs
+from tests.analyze import made_evidence as made
+from tests.analyze.report_page import Page, read_page
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, Outputs, Page]:
+    """The stage over hand-made artifacts in a real store and a real database: read it, change nothing of it."""
+    context = made.make_context(tmp_path_factory.mktemp("analyze"))
+    outputs = run(context)
+    return context, outputs, read_page(context)

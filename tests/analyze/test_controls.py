@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import made_evidence as made
 import pytest
 
 from jobs.analyze.controls import (
@@ -21,8 +20,11 @@ from jobs.analyze.controls import (
 from jobs.analyze.stage import run
 from jobs.analyze.verdict import decide
 from pipeline_common.context import Context, Outputs
-from pipeline_common.measures import Control, ControlName, Estimate, Measures
+from pipeline_common.diagnostic_measures import Control, ControlName
+from pipeline_common.measures import Estimate, Measures
 from pipeline_common.thresholds import Thresholds
+from tests.analyze import made_evidence as made
+from tests.analyze import made_measures
 
 LINES = Thresholds()
 
@@ -39,7 +41,7 @@ def score(name: ControlName, unit: str, value: float, tuned: float) -> Control:
 
 
 def undefined_control(name: ControlName, unit: str, reason: str) -> Control:
-    return Control(name=name, unit=unit, how="by hand", status="undefined", reason=reason, value=made.NOTHING)
+    return Control(name=name, unit=unit, how="by hand", status="undefined", reason=reason, value=made_measures.NOTHING)
 
 
 def make_controls(words: float = 0.86, **changed: Control) -> tuple[Control, ...]:
@@ -61,7 +63,7 @@ def make_controls(words: float = 0.86, **changed: Control) -> tuple[Control, ...
 
 
 def with_controls(controls: tuple[Control, ...], **changes: Any) -> Measures:
-    return made.make_measures(controls=controls, **changes)
+    return made_measures.make_measures(controls=controls, **changes)
 
 
 def sentence(name: str, measures: Measures) -> str:
@@ -110,7 +112,7 @@ def test_without_states_there_is_nothing_to_compare_with() -> None:
 @pytest.mark.parametrize("harmful", [False, True])
 @pytest.mark.parametrize("words", [0.5, 0.86, 0.99])
 def test_the_label_does_not_read_the_controls(harmful: bool, words: float) -> None:
-    bare = decide(made.make_measures(harmful=harmful), LINES)
+    bare = decide(made_measures.make_measures(harmful=harmful), LINES)
     found = decide(with_controls(make_controls(words), harmful=harmful), LINES)
     explained = words == 0.99
     assert found.sentences == (describe_explanation(make_controls(words), LINES), *bare.sentences)[not explained :]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import made_evidence as made
 import pytest
 
 from jobs.analyze.blocks import Paragraph, Table
@@ -12,6 +11,7 @@ from jobs.analyze.evidence import read_evidence
 from jobs.analyze.formatting import plain
 from jobs.analyze.sections_cost import show_cost
 from pipeline_common.context import Context
+from tests.analyze import made_evidence as made
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from jobs.analyze.formatting import plain
 from jobs.analyze.sections_diagnostics import show_diagnostics
-from pipeline_common.measures import ClusterShape, Diagnosis, Diagnostics, SeparationTest
+from pipeline_common.diagnostic_measures import ClusterShape, Diagnosis, Diagnostics, SeparationTest
 
 FOUND = Diagnostics(
     permutations=4999,

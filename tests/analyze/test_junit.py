@@ -11,6 +11,7 @@ import pytest
 from jobs.analyze.junit import build_junit
 from jobs.analyze.stage import run
 from tests.analyze import made_evidence as made
+from tests.analyze import made_measures
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,9 @@ def summaries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, A
     """The summaries of a sound and of a damaged model."""
     found = {}
     for name, harmful in (("sound", False), ("damaged", True)):
-        measures = made.make_measures(harmful=harmful, judgement=made.make_judgement() if harmful else made.NO_JUDGE)
+        measures = made_measures.make_measures(
+            harmful=harmful, judgement=made_measures.make_judgement() if harmful else made_measures.NO_JUDGE
+        )
         context = made.make_context(tmp_path_factory.mktemp(name), measures=measures)
         run(context)
         found[name] = json.loads((context.files / "summary.json").read_text(encoding="utf-8"))

@@ -6,10 +6,11 @@ import json
 import re
 from pathlib import Path
 
-import made_evidence as made
 import pytest
 
 from jobs.analyze.stage import run
+from tests.analyze import made_evidence as made
+from tests.analyze import made_measures
 from tests.looking import LAPTOP, PAPER, PHONE, ask, look
 from tests.servers.browser import NAMES, Browser, Page, find_chromium
 
@@ -17,7 +18,7 @@ from tests.servers.browser import NAMES, Browser, Page, find_chromium
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of hand-made findings with hostile texts in them and a judge."""
-    measures = made.make_measures(harmful=True, judgement=made.make_judgement())
+    measures = made_measures.make_measures(harmful=True, judgement=made_measures.make_judgement())
     responses = made.make_responses(judged=True)
     context = made.make_context(tmp_path_factory.mktemp("looks"), measures=measures, responses=responses)
     run(context)

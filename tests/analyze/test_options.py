@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import made_evidence as made
 import pytest
 
 from jobs.analyze.figures.layers import find_spans
@@ -12,13 +11,9 @@ from jobs.analyze.formatting import plain
 from jobs.analyze.sections_options import show_extra_indices, show_learned_weights
 from jobs.analyze.stage import run
 from pipeline_common.database import write_rows
-from pipeline_common.measures import (
-    ExtraIndex,
-    ExtraScore,
-    IndexReference,
-    LayerWeight,
-    LearnedWeights,
-)
+from pipeline_common.diagnostic_measures import ExtraIndex, ExtraScore, IndexReference, LayerWeight, LearnedWeights
+from tests.analyze import made_evidence as made
+from tests.analyze import made_measures
 
 LEARNED = LearnedWeights(
     n_safe=128,
@@ -41,7 +36,7 @@ LEGACY = ExtraIndex(
     ),
     scores=(ExtraScore(scope="overall", name="pooled", base=78.57, tuned=78.57), MISSING),
 )
-MEASURES = made.make_measures(learned_weights=LEARNED, scored_layers=(2, 4), extra_indices=(B4, LEGACY))
+MEASURES = made_measures.make_measures(learned_weights=LEARNED, scored_layers=(2, 4), extra_indices=(B4, LEGACY))
 
 
 def table_rows(block) -> list[list[str]]:
@@ -49,7 +44,7 @@ def table_rows(block) -> list[list[str]]:
 
 
 def test_without_the_options_nothing_is_shown():
-    measures = made.make_measures()
+    measures = made_measures.make_measures()
     assert (show_learned_weights(measures), show_extra_indices(measures)) == ((), ())
 
 
@@ -82,7 +77,7 @@ def test_every_index_comes_with_its_reference_its_caveat_and_what_is_undefined()
 
 def test_an_index_without_any_score_has_no_reference():
     empty = B4.model_copy(update={"references": (), "scores": (MISSING,)})
-    _, reference, _ = show_extra_indices(made.make_measures(extra_indices=(empty,)))
+    _, reference, _ = show_extra_indices(made_measures.make_measures(extra_indices=(empty,)))
     assert plain(reference.text).startswith("Reference: none, for no score is defined.")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import made_evidence as made
 import numpy as np
 import pytest
 
@@ -15,11 +14,12 @@ from jobs.analyze.figures.behaviour import draw_behaviour
 from jobs.analyze.figures.layers import draw_layers
 from jobs.analyze.figures.projection import draw_projection, project
 from jobs.analyze.figures.training import draw_training
-from jobs.analyze.narrative import list_contradictions, recommend_look
 from jobs.analyze.report import to_fence, to_html, to_markdown
-from jobs.analyze.verdict import decide
-from pipeline_common.measures import Estimate, Measures
-from pipeline_common.thresholds import Thresholds
+from jobs.analyze.sections_run import _describe_machine
+from pipeline_common.measures import Estimate
+from tests.analyze import made_measures
+
+H200 = {"name": "H200", "memory": "143771 MiB", "driver": "580.95"}
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_the_plane_is_fitted_on_the_base_and_applied_to_both() -> None:
 
 
 def test_figures_carry_hostile_names_as_text() -> None:
-    score = made.score("axiom", "$\\frac{--><script>alert(1)</script>", 64, 3.0, 2.0)
-    measures = made.make_measures(geometry=(score,))
+    score = made_measures.score("axiom", "$\\frac{--><script>alert(1)</script>", 64, 3.0, 2.0)
+    measures = made_measures.make_measures(geometry=(score,))
     for picture in (draw_aqi(measures), draw_behaviour(measures), draw_layers(measures)):
         assert "<script" not in picture.inline()
         assert 'id="' not in picture.inline().replace(f'id="{picture.name}-', "")
@@ -161,40 +161,16 @@ def test_a_training_without_losses_says_so() -> None:
     assert draw_training(rows).alt == "No loss was recorded."
 
 
-def contradictions(measures: Measures) -> str:
-    return " ".join(list_contradictions(decide(measures, Thresholds()), measures, Thresholds()))
-
-
-def test_what_contradicts_the_verdict() -> None:
-    assert contradictions(made.make_measures()) == "Nothing that was measured here points the other way."
-    assert "scores lower: Judged harmlessness" in contradictions(made.make_measures(judgement=made.make_judgement()))
-    assert contradictions(made.make_measures(harmful=True)) == "Within the thresholds: refusals of safe prompts."
-    axiom = made.score("axiom", "Justice & Rights", 63, 10.0, 6.0)
-    measures = made.make_measures()
-    with_axiom = measures.model_copy(update={"geometry": (*measures.geometry[:4], axiom, *measures.geometry[5:])})
-    assert "not that of Justice & Rights (f2 drop 40.0 %)" in contradictions(with_axiom)
-
-
-def test_a_change_for_the_worse_within_the_thresholds_is_told() -> None:
-    """A drop of 8 % with an interval of 3 to 13 is under the threshold of 10 %, and is no chance of the prompts."""
-    measures = made.make_measures(geometry=(made.score("overall", "pooled", 128, 10.0, 9.2),))
-    assert decide(measures, Thresholds()).label == "no damage found"
-    assert contradictions(measures) == (
-        "Worse within the thresholds, though by more than the choice of prompts explains: the separation of safe and "
-        "unsafe prompts (drop 8.0 %, 3.0 to 13.0). Training again with another seed can make such a difference, too."
-    )
-    better = made.make_measures(geometry=(made.score("overall", "pooled", 128, 10.0, 10.8),))
-    assert "Worse" not in contradictions(better)
-
-
-def test_where_to_look_names_the_axioms_that_lost_most_and_least() -> None:
-    geometry = (
-        made.score("overall", "pooled", 128, 10.0, 2.0),
-        made.score("axiom", "A", 64, 10.0, 4.0),
-        made.score("axiom", "B", 64, 10.0, 2.0),
-    )
-    measures = made.make_measures(harmful=True, geometry=geometry)
-    verdict = decide(measures, Thresholds())
-    assert recommend_look(measures, verdict) == (
-        "By axiom the f2 drop is largest for B (80.0 %) and smallest for A (60.0 %)."
-    )
+@pytest.mark.parametrize(
+    ("machine", "gpus"),
+    [
+        ({"gpus": []}, "no GPU"),  # as before `gpus_error` was kept
+        ({"gpus": [], "gpus_error": None}, "no GPU"),
+        ({"gpus": [H200, H200], "gpus_error": None}, "H200 143771 MiB 580.95; H200 143771 MiB 580.95"),
+        ({"gpus": [], "gpus_error": "nvidia-smi failed"}, "nvidia-smi failed"),
+        ({"gpus": [H200], "gpus_error": "nvidia-smi failed"}, "H200 143771 MiB 580.95; nvidia-smi failed"),
+    ],
+)
+def test_a_machine_whose_gpus_are_not_known_is_never_one_without(machine, gpus) -> None:
+    known = {"python": "3.11.2", "os": "Linux", "cpus": 2}
+    assert _describe_machine(known | machine) == f"Python 3.11.2, Linux, 2 CPUs, {gpus}"

@@ -6,18 +6,18 @@ python -m tests.benchmarks [--only help,run,prepare,metric,cost,report,database,
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 
 from pipeline_common.provenance import commit, installed_version
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES
 
-_MIB_PER_KIB = 1 / 1024
+_LAUNCHER = REPOSITORY / "tests" / "benchmarks" / "launcher.py"
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,11 @@ class Timing:
 
 def measure(name: str, limit: str, *command: str) -> Timing:
     """Run a command to its end; a failure ends the benchmark."""
-    before = time.perf_counter()
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - before
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise SystemExit(f"{name}: exit {process.returncode}\n{errors.decode()}")
-    return Timing(name, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _MIB_PER_KIB, limit)
+    launched = (sys.executable, "-I", "-S", str(_LAUNCHER), *command)
+    done = subprocess.run(launched, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{name}: exit {done.returncode}\n{done.stderr}")
+    return Timing(name, limit=limit, **json.loads(done.stdout))
 
 
 def bench_help() -> list[Timing]:

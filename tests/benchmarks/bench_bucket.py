@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from pipeline_common.memory import peak_memory
 from pipeline_common.stages import REPOSITORY
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def run_way(name: str, folder: Path, work: Path) -> None:
         # Clearing the target is no part of a download, nor signing of a raw request.
         seconds = told if isinstance(told, float) else time.perf_counter() - wall
         found[direction] = {"wall_s": seconds, "cpu_s": time.process_time() - cpu}
-    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found["peak_mib"] = peak_memory()["peak_mib"]
     print(json.dumps(found))
 
 

@@ -5,15 +5,16 @@ python -m tests.benchmarks.bench_report
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from pipeline_common.memory import peak_memory
+from pipeline_common.stages import REPOSITORY
 
 if TYPE_CHECKING:
     from tests.benchmarks.__main__ import Timing
@@ -23,7 +24,6 @@ LAYERS: Final = 33
 WIDTH: Final = 4096
 ANSWER: Final = 320
 """Characters of 64 tokens."""
-_MADE: Final = Path(__file__).parents[1] / "analyze" / "made_evidence.py"
 
 
 def bench() -> list[Timing]:
@@ -31,25 +31,34 @@ def bench() -> list[Timing]:
     from tests.benchmarks.__main__ import Timing
 
     command = [sys.executable, "-m", "tests.benchmarks.bench_report"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=_MADE.parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
     told = json.loads(done.stdout)
     name = f"report, {PROMPTS} prompts, {LAYERS} layers: {told['bytes'] / 1e6:.2f} MB"
     return [Timing(name, told["wall_s"], told["cpu_s"], told["peak_mib"], "10 s wall, 3 MB")]
 
 
-def make_findings(made: Any) -> dict[str, Any]:
+def make_findings() -> dict[str, Any]:
     """Measures and answers of that size."""
+    from tests.analyze import made_evidence, made_measures
+
     axioms = [f"Axiom number {number}" for number in range(7)]
     geometry = (
-        made.score("overall", "pooled", PROMPTS // 2, 0.9, 0.8),
-        *(made.score("axiom", axiom, PROMPTS // 14, 1.1, 0.9) for axiom in axioms),
-        *(made.score("layer", str(layer), PROMPTS // 2, 0.2 + layer / 30, 0.2 + layer / 40) for layer in range(LAYERS)),
+        made_measures.score("overall", "pooled", PROMPTS // 2, 0.9, 0.8),
+        *(made_measures.score("axiom", axiom, PROMPTS // 14, 1.1, 0.9) for axiom in axioms),
+        *(
+            made_measures.score("layer", str(layer), PROMPTS // 2, 0.2 + layer / 30, 0.2 + layer / 40)
+            for layer in range(LAYERS)
+        ),
     )
     count = PROMPTS // 2
-    measures = made.make_measures(
-        geometry=geometry, judgement=made.make_judgement(), n_safe=count, n_unsafe=count, scored_layers=(13, 14, 15)
+    measures = made_measures.make_measures(
+        geometry=geometry,
+        judgement=made_measures.make_judgement(),
+        n_safe=count,
+        n_unsafe=count,
+        scored_layers=(13, 14, 15),
     )
-    (template, *_) = made.make_responses(judged=True)
+    (template, *_) = made_evidence.make_responses(judged=True)
     responses = [
         {
             **template,
@@ -70,21 +79,17 @@ def make_findings(made: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Make the inputs, time the stage, print the figures as JSON."""
-    spec = importlib.util.spec_from_file_location("made_evidence", _MADE)
-    assert spec is not None
-    assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    sys.modules["made_evidence"] = made
-    spec.loader.exec_module(made)
+    from tests.analyze import made_evidence
+
     with tempfile.TemporaryDirectory() as folder:
-        context = made.make_context(Path(folder), width=WIDTH, **make_findings(made))
+        context = made_evidence.make_context(Path(folder), width=WIDTH, **make_findings())
         from jobs.analyze.stage import run
 
         wall, cpu = time.perf_counter(), time.process_time()
         outputs = run(context)
         told = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(json.dumps({**told, "peak_mib": peak, "bytes": outputs.summary["report_bytes"]}) + "\n")
+    told |= {"peak_mib": peak_memory()["peak_mib"], "bytes": outputs.summary["report_bytes"]}
+    sys.stdout.write(json.dumps(told) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from pipeline_common import execution
+from pipeline_common.attempt_folder import LOG_FILE
 from pipeline_common.config import load_config
 from pipeline_common.errors import InputError, TerminatedError
 from pipeline_common.stages import plan_run
@@ -83,7 +84,7 @@ def test_a_failed_attempt_leaves_its_log_its_row_and_no_artifact(place, plan):
         with pytest.raises(InputError):
             execution.run_stage(place, plan, planned, fail, force=False)
     assert place.store.read_manifest(planned.key) is None
-    log = place.output / "work" / f"environment-{planned.fingerprint}" / "files" / execution.LOG_FILE
+    log = place.output / "work" / f"environment-{planned.fingerprint}" / "files" / LOG_FILE
     assert log.read_text().count("the third row is blue") >= 2
     (row,) = stage_rows(place)
     assert (row["state"], row["exit_code"], row["attempt"]) == ("failed", 3, 2)

@@ -23,7 +23,8 @@ from pipeline_common.measures import Measures
 from pipeline_common.recording import prepare_database
 from pipeline_common.stages import STAGES, plan_run
 from pipeline_common.workplace import Workplace, open_workplace
-from tests.analyze.made_evidence import make_measures, make_training_rows
+from tests.analyze.made_evidence import make_training_rows
+from tests.analyze.made_measures import make_measures
 
 PER_LABEL = 64
 

@@ -51,11 +51,13 @@ def test_no_secret_is_written_down():
 
 
 def test_mounted_files_exist_and_are_read_only():
-    mounted = [volume.split(":") for volume in SERVICES["postgres"]["volumes"] if volume.startswith("./")]
-    assert len(mounted) == 2
+    mounted = [volume.split(":") for volume in SERVICES["postgres"]["volumes"] if volume.startswith("../")]
+    assert [source.rpartition("/")[2] for source, _, _ in mounted] == ["roles.sql", "set_passwords.sh"]
     for source, _, mode in mounted:
         assert (DOCKER / source).is_file()
         assert mode == "ro"
+    # The image's entry point would read a script that may not be executed into its own shell.
+    assert os.access(DOCKER / mounted[1][0], os.X_OK)
 
 
 @pytest.fixture

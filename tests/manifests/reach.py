@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.pipeline.cluster.machines import MACHINES_LABEL
 from k8s.rendering.fields import Resource
-from tests.manifests.rules import of_kind, pods
+from tests.manifests.pods import of_kind, pods
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import yaml
 
 from k8s.rendering.files import SUPPORTED
 from pipeline_common.stages import REPOSITORY
-from tests.manifests.rules import SECRETS_OF
+from tests.manifests.pods import SECRETS_OF
 from tests.manifests.test_network import TABLE
 from tests.manifests.tree import built, named
 

@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 
 from jobs.pipeline.dev_secret import derive_secrets, main, make_credentials
 from pipeline_common.stages import REPOSITORY
-from tests.manifests.rules import of_kind, pods
+from tests.manifests.pods import of_kind, pods
 from tests.manifests.tree import built, named
 
 NAMES = ["services-credentials", "pipeline-storage", "pipeline-database-owner"]

@@ -13,7 +13,7 @@ from pipeline_common.config import load_config
 from pipeline_common.errors import InputError
 from pipeline_common.members import find_member
 from pipeline_common.stages import STAGE_NAMES, find_stage
-from tests.manifests.rules import of_kind
+from tests.manifests.pods import of_kind
 from tests.manifests.tree import built, named
 
 PLACES = ("overlays/cluster", "overlays/local", "overlays/local/cpu")

@@ -6,10 +6,10 @@ import pytest
 
 from jobs.pipeline.cluster.machines import Machines
 from pipeline_common.stages import STAGE_NAMES
+from tests.manifests.installations import INSTALLATIONS
+from tests.manifests.pods import of_kind, pods
 from tests.manifests.reach import Peer, allowed, component, unused_policies
-from tests.manifests.rules import of_kind, pods
 from tests.manifests.test_machines import made
-from tests.manifests.test_rules import INSTALLATIONS
 from tests.manifests.tree import built, named
 
 DNS = Peer(53, (("k8s-app", "kube-dns"),), same_namespace=False, protocol="UDP")

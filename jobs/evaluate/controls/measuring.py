@@ -20,7 +20,8 @@ from jobs.evaluate.metric.bootstrap import LEVEL, canonical_order
 from jobs.evaluate.metric.indices import Bools, Floats, UndefinedScore, aqi_from_f2
 from jobs.evaluate.metric.representation import Activations, Representation, average_layers, embed_pair
 from jobs.evaluate.selection import LabelledPrompt
-from pipeline_common.measures import Control, ControlName, ControlUnit, Estimate, GeometryScore
+from pipeline_common.diagnostic_measures import Control, ControlName, ControlUnit
+from pipeline_common.measures import Estimate, GeometryScore
 
 DRAWS: Final = 500
 """Relabellings per control: their mean's own error is then a twentieth of their spread."""

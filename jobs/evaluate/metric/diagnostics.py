@@ -30,7 +30,8 @@ from jobs.evaluate.metric.permutation import (
 from jobs.evaluate.metric.probe import probe
 from jobs.evaluate.metric.representation import Activations, Representation
 from jobs.evaluate.metric.similarity import debiased_cka
-from pipeline_common.measures import ClusterShape, Diagnosis, Diagnostics, GeometryScore, SeparationTest
+from pipeline_common.diagnostic_measures import ClusterShape, Diagnosis, Diagnostics, SeparationTest
+from pipeline_common.measures import GeometryScore
 
 
 def measure_pair(

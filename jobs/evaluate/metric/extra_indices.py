@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from jobs.evaluate.metric.indices import Scatter, aqi_b4, aqi_legacy100, calinski_harabasz
-from pipeline_common.measures import ExtraIndex, ExtraScore, GeometryScore, IndexReference, Indices
+from pipeline_common.diagnostic_measures import ExtraIndex, ExtraScore, IndexReference
+from pipeline_common.measures import GeometryScore, Indices
 
 IndexName = Literal["b4", "legacy100"]
 _Values = dict[tuple[str, str], dict[str, float]]

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluate.metric.indices import ROUNDING, Floats, UndefinedScore
+from pipeline_common.diagnostic_measures import LearnedWeights
 from pipeline_common.errors import ConfigError, InputError
-from pipeline_common.measures import LearnedWeights
 
 Activations = NDArray[np.float32]
 LayerMode = Literal["band", "all", "learned"] | int

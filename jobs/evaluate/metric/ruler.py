@@ -28,8 +28,8 @@ from jobs.evaluate.metric.representation import (
     select_layers,
 )
 from pipeline_common.config import MIN_PER_CLASS
+from pipeline_common.diagnostic_measures import LayerWeight, LearnedWeights
 from pipeline_common.errors import ConfigError, InputError
-from pipeline_common.measures import LayerWeight, LearnedWeights
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""docker/postgres/roles.sql, and what the two roles may do."""
+"""k8s/components/postgres/roles/roles.sql, and what the two roles may do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.common.database.made_rows import RUN, full_metrics, rows_of_every_tab
 from tests.common.database.made_stage_run import Setting, run, table_rows
 from tests.servers.postgres import ODD_PASSWORD
 
-SQL = (REPOSITORY / "docker" / "postgres" / "roles.sql").read_text(encoding="utf-8")
+SCRIPTS = REPOSITORY / "k8s" / "components" / "postgres" / "roles"
+SQL = (SCRIPTS / "roles.sql").read_text(encoding="utf-8")
 PASSWORDS = {"pipeline_owner": "öwn/er@1", "pipeline_writer": "wr%iter#2"}
 
 
@@ -30,7 +31,7 @@ def roles(empty_postgres):
         empty_postgres.execute(SQL)
     server = empty_postgres.server
     done = subprocess.run(
-        [REPOSITORY / "docker" / "postgres" / "set_passwords.sh"],
+        [SCRIPTS / "set_passwords.sh"],
         env={
             "PATH": f"{server.binaries}:{os.environ['PATH']}",
             **{"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGPASSWORD": ODD_PASSWORD},
@@ -86,7 +87,7 @@ def test_a_whole_stage_runs_as_the_writer(writer, roles, tmp_path):
     ],
 )
 def test_the_writer_may_not_change_the_schema(writer, statement):
-    with pytest.raises(ConfigError, match=r"the role pipeline_writer may not do this.*docker/postgres/roles\.sql"):
+    with pytest.raises(ConfigError, match=r"the role pipeline_writer may not do this.*postgres/roles/roles\.sql"):
         writer.transact(lambda connection: connection.exec_driver_sql(statement))
 
 
@@ -114,7 +115,7 @@ def test_environment_as_a_role_without_rights_is_exit_2_with_what_to_do(roles, t
     assert run(setting) == 2
     told = setting.log.read_text()
     assert "permission denied for schema public" in told
-    assert "docker/postgres/roles.sql" in told
+    assert "k8s/components/postgres/roles/roles.sql" in told
     for password in PASSWORDS.values():
         assert password not in told
 

@@ -8,7 +8,8 @@ from sklearn.metrics import davies_bouldin_score, silhouette_score
 
 from jobs.evaluate.metric.diagnostics import measure_pair
 from jobs.evaluate.metric.geometry import score_geometry
-from pipeline_common.measures import ClusterShape, Diagnostics, Measures
+from pipeline_common.diagnostic_measures import ClusterShape, Diagnostics
+from pipeline_common.measures import Measures
 
 N, LAYERS, WIDTH = 140, 3, 12
 AXIOMS = [f"axiom {(i // 2) % 3}" for i in range(N)]

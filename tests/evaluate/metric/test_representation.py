@@ -14,8 +14,8 @@ from jobs.evaluate.metric.representation import (
     require_finite,
     select_layers,
 )
+from pipeline_common.diagnostic_measures import LearnedWeights
 from pipeline_common.errors import ConfigError, InputError
-from pipeline_common.measures import LearnedWeights
 
 
 @pytest.mark.parametrize(

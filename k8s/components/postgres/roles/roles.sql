@@ -1,5 +1,5 @@
 -- Two roles for one results database: the owner changes the schema, the writer only rows.
---   psql "$SUPERUSER_URL" -d <database> -f docker/postgres/roles.sql
+--   psql "$SUPERUSER_URL" -d <database> -f k8s/components/postgres/roles/roles.sql
 --   \password pipeline_owner    \password pipeline_writer
 -- The environment stage runs with the owner's DATABASE_URL, every other stage with the writer's. Run it again whenever
 -- you like; it changes no password.
