@@ -91,7 +91,8 @@ def _read(said: str, code: int) -> Listing:
     if code == 0 and gpus and not others:
         return Listing(gpus)
     what = "failed" if code else "answered unreadably"
-    return Listing(gpus, f"nvidia-smi {what} (exit code {code}): {' '.join(others)[:_SHOWN] or 'it said nothing'}")
+    words = " ".join(others)[:_SHOWN].rstrip(".") or "it said nothing"
+    return Listing(gpus, f"nvidia-smi {what} (exit code {code}): {words}")
 
 
 def _is_gpu(cells: list[str]) -> bool:

@@ -48,7 +48,7 @@ def test_a_gpu_that_shares_the_processors_memory(nvidia_smi):
         (
             says("NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.", code=9),
             (),
-            "failed (exit code 9): NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.",
+            "failed (exit code 9): NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver",
         ),
         (
             "#!/bin/sh\necho 'Failed to initialize NVML' >&2\nexit 18\n",
