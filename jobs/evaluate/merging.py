@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.evaluate.metric.representation import require_finite
 from jobs.evaluate.openings import Opening, OpeningSet
 from jobs.evaluate.parts import Part
 from jobs.evaluate.selection import LabelledPrompt
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 def merge_activations(
     table: NDArray[np.float32], parts: Sequence[Part], prompts: Sequence[LabelledPrompt], role: str
 ) -> NDArray[np.float32]:
-    """A role's activations, complete.
+    """A role's activations, complete. Each process has made sure that its own are finite before it handed them over.
 
     Args:
         table: [N, L + 1, D], with the rows that this machine's processes wrote; the other machines' are put into it.
@@ -31,16 +30,12 @@ def merge_activations(
 
     Returns:
         The table.
-
-    Raises:
-        InputError: NaN or infinity (which prompt, which layer).
     """
     rows = [row for part in parts for row in part.records]
     _require_all(rows, len(prompts), f"activations of the {role} model")
     for part in parts:
         if part.tensor is not None:
             table[list(part.records)] = part.tensor
-    require_finite(table, [prompt.prompt_id for prompt in prompts], role)
     return table
 
 
