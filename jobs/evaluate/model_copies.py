@@ -6,6 +6,7 @@ touched for the first time. Whether a batch is finite is found on the device and
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,6 +48,11 @@ class HostCopies:
         self._under_way: deque[tuple[Rows, Future[bool]]] = deque()
         self._refused: list[Rows] = []
         self._chunks: tuple[Any, ...] = ()
+        self._began = time.perf_counter()
+        self.first_s = 0.0
+        """Until the first batch was stored."""
+        self.stored_s = 0.0
+        """That the thread was busy with the host's memory."""
 
     def send(self, target: Rows, batch: Sequence[int], pooled: Any) -> None:
         """Have pooled states [R, L + 1, D] of these prompts, places in `target.places`, stored.
@@ -84,12 +90,19 @@ class HostCopies:
         places = [sent.target.places[index] for index in sent.batch]
         with torch.inference_mode():
             if self._stream is None:
-                sent.target.array[places] = sent.pooled.numpy()
+                self._put(sent.target, places, sent.pooled)
                 return bool(sent.finite)
             with torch.cuda.stream(self._stream):
                 self._stream.wait_event(sent.computed)
                 self._receive(sent, places)
                 return bool(sent.finite)
+
+    def _put(self, target: Rows, places: Sequence[int], states: Any) -> None:
+        began = time.perf_counter()
+        target.array[places] = states.numpy()
+        ended = time.perf_counter()
+        self.stored_s += ended - began
+        self.first_s = self.first_s or ended - self._began
 
     def _receive(self, sent: _Sent, places: Sequence[int]) -> None:
         """Through pinned memory, or copies would hold up the device; the same for all batches, as pinning is slow."""
@@ -102,7 +115,7 @@ class HostCopies:
         def land() -> None:
             into, chunk, copied = travelling.popleft()
             copied.synchronize()
-            sent.target.array[into] = chunk.numpy()
+            self._put(sent.target, into, chunk)
 
         for number, first in enumerate(range(0, len(places), rows)):
             into = places[first : first + rows]

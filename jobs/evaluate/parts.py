@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluate.records import write_tensors
-from pipeline_common import provenance
 from pipeline_common.artifacts import ArtifactStore, DirectoryStore
 from pipeline_common.context import Context
 from pipeline_common.errors import InputError
@@ -34,7 +33,7 @@ from pipeline_common.stages import fingerprint_of
 
 AREA: Final = "evaluation_parts"
 _RECORDS: Final = "records.json"
-_TENSOR: Final = "tensor.safetensors"
+_TENSORS: Final = "tensors.safetensors"
 TABLES: Final = "tables"
 """Folder of the tables that the processes of the leader's machine fill together."""
 _log = get_logger(__name__)
@@ -46,8 +45,8 @@ class Part:
 
     records: Sequence[Any] = ()
     """JSON."""
-    tensor: NDArray[np.float32] | None = None
-    """What another machine sends; on the leader's it is in the table."""
+    tensors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """What another machine sends, by name; on the leader's it is in the tables."""
     degradations: tuple[Degradation, ...] = ()
 
 
@@ -102,24 +101,24 @@ class PartStores:
         if manifest is None or folder is None:
             return None
         records = json.loads((folder / _RECORDS).read_text(encoding="utf-8"))
-        tensor = None
-        file = folder / _TENSOR
+        tensors = {}
+        file = folder / _TENSORS
         if file.is_file():
             from safetensors.numpy import load_file
 
-            tensor = np.asarray(load_file(file)["tensor"], dtype=np.float32)
-        return Part(records, tensor, manifest.degradations)
+            tensors = load_file(file)
+        return Part(records, tensors, manifest.degradations)
 
-    def keep(self, label: Label, part: Part) -> Part:
-        """Publish a part under its label, and hand it back."""
+    def keep(self, label: Label, part: Part) -> None:
+        """Publish a part under its label."""
         store = self._store(label)
         fingerprint = self._fingerprint(label)
         folder = self._context.work_dir / "part"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / _RECORDS).write_text(json.dumps(part.records), encoding="utf-8")
-        if part.tensor is not None:
-            write_tensors(folder / _TENSOR, {"tensor": part.tensor}, {})
+        if part.tensors:
+            write_tensors(folder / _TENSORS, part.tensors, {})
         manifest = Manifest(
             stage=AREA,
             fingerprint=fingerprint,
@@ -127,12 +126,13 @@ class PartStores:
             run_id=self._context.run_id,
             files=list_files(folder),
             degradations=part.degradations,
-            provenance=provenance.collect(provenance.now(), self._context.attempt),
+            # Nothing of commit and machine, which the stage's own manifest has: asking git and the driver takes longer
+            # than all the rest, while others wait.
+            provenance={"attempt": self._context.attempt},
         )
         store.publish(folder, manifest)
         shutil.rmtree(folder)
         _log.debug("%s of shard %d: kept as %s", label.name, label.shard, manifest.key)
-        return part
 
     def open_table(self, name: str, shard: int, agreed: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
         """The table of a phase, the same memory in all processes of the leader's machine.

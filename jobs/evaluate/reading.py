@@ -115,16 +115,8 @@ def read_pair(
         payload = _describe_base(models, placement, prompts, config, share.sweep)
         known = find_base(context, payload)
         share.settle(base_is_known=known is not None)
-        own = share.activations()
-        measured = {
-            role: merge_activations(
-                share.tables[role],
-                exchange.gather(f"activations-{role}", own[role], tensors=True),
-                prompts.prompts,
-                role,
-            )
-            for role in share.roles
-        }
+        measured = share.tables
+        merge_activations(measured, share.gather_activations(share.activations()), len(prompts.prompts))
         base, source = known or (measured["base"], "measured in this run")
         if known is None:
             keep_base(context, payload, base)

@@ -49,11 +49,11 @@ def test_parts_come_back_in_the_order_of_the_shards(tmp_path):
     tensor = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
     for other in reversed(others):
         index = other.shard.index
-        other.contribute("states", lambda index=index: Part([index, 0.1], tensor * index), tensors=True)
-    parts = leader.gather("states", Part([0], tensor), tensors=True)
+        other.contribute("states", lambda index=index: Part([index, 0.1], {"base": tensor * index}), tensors=True)
+    parts = leader.gather("states", Part([0]), tensors=True)
     assert [part.records[0] for part in parts] == [0, 1, 2]
     assert parts[1].records[1] == 0.1
-    assert np.array_equal(parts[2].tensor, tensor * 2)
+    assert np.array_equal(parts[2].tensors["base"], tensor * 2)
 
 
 def test_a_finished_part_is_taken_up_and_a_damaged_one_is_made_again(tmp_path):
@@ -114,11 +114,11 @@ def test_tensors_of_another_machine_are_kept_and_those_of_the_leaders_are_of_one
     for machines in (1, 2):
         place = {"machine": machines - 1, "machines": machines}
         first = open_exchange(tmp_path / str(machines), 1, **place)
-        first.contribute("states", lambda: Part([0], tensor), tensors=True)
+        first.contribute("states", lambda: Part([0], {"base": tensor}), tensors=True)
     with pytest.raises(AssertionError, match="made again"):
         open_exchange(tmp_path / "1", 1, attempt=2).contribute("states", refuse, tensors=True)
     again = open_exchange(tmp_path / "2", 1, machine=1, machines=2, attempt=2)
-    assert np.array_equal(again.contribute("states", refuse, tensors=True).tensor, tensor)
+    assert np.array_equal(again.contribute("states", refuse, tensors=True).tensors["base"], tensor)
 
 
 def test_a_follower_waits_until_it_can_follow(tmp_path):
