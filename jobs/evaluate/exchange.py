@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -36,13 +36,15 @@ class LeaderFinishedError(Exception):
 class Exchange:
     """One process's view; every process agrees on the same things in the same order."""
 
-    def __init__(self, context: Context, shard: Shard, folder: Path) -> None:
+    def __init__(self, context: Context, shard: Shard, folder: Path, tables: Mapping[str, int] = {}) -> None:
         """Look at the stores.
 
         Args:
             context: of the stage; its work folder is this process's own.
             shard: which process this is.
             folder: shared by the processes of the leader's machine.
+            tables: descriptors that the processes of the leader's machine share, by name, where there are several (see
+                `shared_tables`).
         """
         self.shard = shard
         self.waited_s = 0.0
@@ -50,7 +52,7 @@ class Exchange:
         """Spent on keeping parts and messages."""
         self.degradations: list[Degradation] = []
         self._context = context
-        self._parts = PartStores(context, shard.count, folder)
+        self._parts = PartStores(context, shard.count, folder, tables)
         self._finished = context.store.read_manifest(context.planned.key) if context.member.index else None
         self._agreed = ""
         self.failures = MachineFailures(context.store, f"{AREA}/{context.planned.fingerprint}", context.member)
@@ -107,8 +109,8 @@ class Exchange:
         return self._keep(label, make())
 
     def open_table(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-        """Where the processes of the leader's machine write a phase's rows; None on another machine."""
-        return self._parts.open_table(name, self.shard.index, self._agreed, shape)
+        """Where the processes of the leader's machine write rows; None on another machine."""
+        return self._parts.open_table(name, self.shard.index, shape)
 
     def gather(self, name: str, own: Part, *, tensors: bool = False) -> list[Part]:
         """Leader: everybody's part, in the order of the shards; `tensors` as for `contribute`."""

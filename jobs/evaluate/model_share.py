@@ -18,6 +18,7 @@ from jobs.evaluate.model_copies import copying
 from jobs.evaluate.model_reading import Budgets, EncodedPrompts
 from jobs.evaluate.openings import OpeningSet
 from jobs.evaluate.parts import Part
+from jobs.evaluate.shared_tables import populating
 from jobs.evaluate.sharing import ROLES, Batch, deal, share_of
 from pipeline_common.context import Context
 from pipeline_common.logs import get_logger
@@ -87,7 +88,7 @@ class PairShare:
         """This process's rows of both roles as records; their states are in the tables, or the part's tensors."""
         shape = reading.activation_shape(self.pair, self.prompts)
         for role in self.roles:
-            table = self._exchange.open_table(f"activations-{role}", shape)
+            table = self._exchange.open_table(role, shape)
             if table is not None:
                 self.tables[role] = table
         return self._exchange.contribute(_ACTIVATIONS, self._measure, tensors=True)
@@ -106,10 +107,11 @@ class PairShare:
             if (one := self._context.degrade(name, detail)) not in lesser:
                 lesser.append(one)
 
+        shares = {role: share_of(own, reading.READ, role) for role in self.roles}
+        written = [(self.tables[role], share.rows) for role, share in shares.items() if role in self.tables]
         ends = [time.perf_counter()]
-        with copying(torch.device(self.pair.placement.device)) as copies:
-            for role in self.roles:
-                share = share_of(own, reading.READ, role)
+        with populating(written), copying(torch.device(self.pair.placement.device)) as copies:
+            for role, share in shares.items():
                 if share.rows:
                     ask = (self.pair, self.prompts, self._config, role, share, self._budgets, degrade)
                     found = reading.read_activations(*ask, table=self.tables.get(role), copies=copies)

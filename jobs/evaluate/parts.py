@@ -6,13 +6,12 @@ everything that it was made of (configuration, code, inputs, number of shards, a
 attempt that was killed finds what it had finished, and nothing older is ever taken for it.
 
 Tensors are large and soon measured again. On the leader's machine every process writes its rows into one table of this
-attempt, a file that all of them have mapped: handing parts over, and merging them, would take longer than measuring.
+attempt, memory that all of them have mapped: handing parts over, and merging them, would take longer than measuring.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluate.records import write_tensors
+from jobs.evaluate.shared_tables import map_table
 from pipeline_common.artifacts import ArtifactStore, DirectoryStore
 from pipeline_common.context import Context
 from pipeline_common.errors import InputError
@@ -34,8 +34,6 @@ from pipeline_common.stages import fingerprint_of
 AREA: Final = "evaluation_parts"
 _RECORDS: Final = "records.json"
 _TENSORS: Final = "tensors.safetensors"
-TABLES: Final = "tables"
-"""Folder of the tables that the processes of the leader's machine fill together."""
 _log = get_logger(__name__)
 
 
@@ -67,18 +65,19 @@ class Label:
 class PartStores:
     """The folder of the leader's machine, and the artifact store between machines."""
 
-    def __init__(self, context: Context, shards: int, folder: Path) -> None:
+    def __init__(self, context: Context, shards: int, folder: Path, tables: Mapping[str, int]) -> None:
         """Look at the stores.
 
         Args:
             context: of the stage; its work folder is this process's own.
             shards: how many processes there are.
             folder: shared by the processes of the leader's machine.
+            tables: as for `Exchange`.
         """
         self._context = context
         self._shards = shards
         self._local = DirectoryStore(folder)
-        self._tables = folder / TABLES
+        self._tables = tables
         self.many_machines = context.member.nodes > 1
         self._made_of = {
             "evaluate": context.planned.fingerprint,
@@ -134,13 +133,12 @@ class PartStores:
         shutil.rmtree(folder)
         _log.debug("%s of shard %d: kept as %s", label.name, label.shard, manifest.key)
 
-    def open_table(self, name: str, shard: int, agreed: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-        """The table of a phase, the same memory in all processes of the leader's machine.
+    def open_table(self, name: str, shard: int, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+        """A table, the same memory in all processes of the leader's machine.
 
         Args:
-            name: of the phase.
+            name: of the table.
             shard: who asks.
-            agreed: as in `Label`.
             shape: of the whole.
 
         Returns:
@@ -148,14 +146,9 @@ class PartStores:
         """
         if self._machine_of(shard):
             return None
-        if self._shards == 1:
+        if self._shards == self._context.member.nodes:
             return np.empty(shape, dtype=np.float32)
-        self._tables.mkdir(parents=True, exist_ok=True)
-        file = self._tables / self._fingerprint(Label(name, 0, agreed, "tensors"))
-        with file.open("ab") as stream:
-            # Whoever comes first gives it its size, and nothing changes for the others.
-            stream.truncate(np.dtype(np.float32).itemsize * math.prod(shape))
-        return np.asarray(np.memmap(file, dtype=np.float32, mode="r+", shape=shape))
+        return map_table(self._tables[name], shape)
 
     def withdraw_all(self) -> None:
         """Remove from the artifact store what passed through it for this stage."""
