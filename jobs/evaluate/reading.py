@@ -21,6 +21,7 @@ from jobs.evaluate.merging import (
     read_openings,
 )
 from jobs.evaluate.metric.indices import UndefinedScore
+from jobs.evaluate.metric.representation import require_finite
 from jobs.evaluate.metric.ruler import Ruler, fit_ruler
 from jobs.evaluate.openings import OpeningSet
 from jobs.evaluate.records import read_prompts
@@ -114,6 +115,9 @@ def read_pair(
     with clock.phase("activations"):
         payload = _describe_base(models, placement, prompts, config, share.sweep)
         known = find_base(context, payload)
+        if known is not None:
+            # What is measured is looked at by who measures it.
+            require_finite(known[0], [prompt.prompt_id for prompt in prompts.prompts], "base")
         share.settle(base_is_known=known is not None)
         measured = share.tables
         merge_activations(measured, share.gather_activations(share.activations()), len(prompts.prompts))
