@@ -106,6 +106,8 @@ def sweep_flat(
                 if halved or batch_tokens == 1 or len(batch) == 1:
                     raise
                 halved, state["pooled"] = True, None
+                # Of what it held: evenly filled batches may be far below the budget.
+                half = min(batch_tokens, sum(lengths[index] for index in batch)) // 2
             else:
                 sink.send(target, batch, state.pop("pooled"))
                 done += len(batch)
@@ -114,9 +116,9 @@ def sweep_flat(
             # Outside the handler, whose traceback keeps the failed batch's tensors alive.
             torch.cuda.empty_cache()
             rest = [*batch, *(index for later in waiting for index in later)]
-            again = flat_batches([lengths[index] for index in rest], batch_tokens // 2)
+            again = flat_batches([lengths[index] for index in rest], half)
             waiting = deque([rest[place] for place in places] for places in again)
-            on_halved(batch_tokens // 2)
+            on_halved(half)
     return target.array
 
 

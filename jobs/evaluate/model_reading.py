@@ -182,8 +182,8 @@ def tell_missing_kernels(placement: Placement, degrade: Degrade) -> None:
 def _tell_halved(degrade: Degrade, role: str, planned: int, halved: int) -> None:
     degrade(
         "smaller batches",
-        f"activations of the {role} model: batches of {planned} tokens did not fit the GPU's free memory, {halved} "
-        f"did; set evaluate.batch_tokens={halved}",
+        f"activations of the {role} model: batches of up to {planned} tokens did not fit the GPU's free memory, "
+        f"{halved} did; set evaluate.batch_tokens={halved}",
     )
 
 

@@ -187,11 +187,13 @@ def test_a_batch_too_large_is_halved_once_and_recorded(pair, prompts, caplog):
         with pair.playing("tuned") as model, caplog.at_level(logging.WARNING):
             found = sweep_flat(model, prompts, pooling="last", bos_id=1, batch_tokens=450, on_halved=notes.append)
         np.testing.assert_allclose(found, whole, atol=2e-6)
-        assert max(memory.widths[1:]) <= 225 < 250 < memory.widths[0]
-        assert notes == [225]
+        half = memory.widths[0] // 2
+        assert max(memory.widths[1:]) <= half < 250 < memory.widths[0] <= 450
+        assert notes == [half]
+        memory.limit = half // 2
         with pytest.raises(
             TransientError, match=r"evaluate\.batch_tokens.*model\.quantization.*evaluate\.max_new_tokens"
         ):
-            flat(pair, prompts, batch_tokens=2000)
+            flat(pair, prompts, batch_tokens=450)
     finally:
         handle.remove()
