@@ -44,6 +44,8 @@ class Follower:
     """Its stdout and stderr are appended here."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Beside this process's own, and over it."""
+    descriptors: Sequence[int] = ()
+    """Open files of this process that the child has as well, under the same numbers."""
 
     @property
     def reason_file(self) -> Path:
@@ -74,6 +76,7 @@ class Followers:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     process_group=0,
+                    pass_fds=follower.descriptors,
                 )
             self._processes.append(process)
             _log.debug("%s: process %d, log %s", follower.name, process.pid, follower.log)

@@ -31,6 +31,7 @@ _TENSOR: Final = "activations"
 _CODE: Final = (
     "batching.py",
     "model.py",
+    "model_copies.py",
     "model_flat_sweep.py",
     "model_fused.py",
     "model_reading.py",

@@ -9,6 +9,8 @@ from typing import Final
 CPU_BATCH_TOKENS: Final = 4096
 MOST_BATCH_TOKENS: Final = 16_384
 """An 8B model on an H200 is no faster with twice as many, and its last states travel to the host longer."""
+_GPUS: Final = 4
+"""That the batches of one reading divide among evenly, or 2."""
 MOST_GENERATED_TOKENS: Final = 65_536
 """Of a batch that is answered: a step takes hardly longer for more rows."""
 LEAST_BATCH_TOKENS: Final = 512
@@ -55,21 +57,27 @@ def flat_batches(lengths: Sequence[int], budget: int, within: Sequence[int] | No
         within: as for `token_budget_batches`.
 
     Returns:
-        Indices 0 ... N - 1, each once, longest first, so that the longest attention shows at the start.
+        Indices 0 ... N - 1, each once, longest first, so that the longest attention shows at the start. Where they do
+        not fit one batch, about a multiple of four of them, whoever reads them: the GPUs of a machine share them
+        evenly, and the batches are the same with one GPU.
     """
     if within is not None:
         return _batch_each(lengths, within, lambda part: flat_batches(part, budget))
     # Nearly equal, for a last batch of a few sequences would leave most of a GPU idle.
-    even = -(-sum(lengths) // max(1, -(-sum(lengths) // budget)))
+    total = sum(lengths)
+    count = -(-total // budget)
+    if count > 1:
+        count = -(-count // _GPUS) * _GPUS
     batches: list[list[int]] = []
-    filled = 0
+    filled = done = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        # One that overshoots the even share by a part of a sequence is better than one batch more.
-        if not batches or filled >= even or filled + lengths[index] > budget:
+        # One that overshoots its even share by a part of a sequence is better than one batch more.
+        if not batches or done * count >= total * len(batches) or filled + lengths[index] > budget:
             batches.append([])
             filled = 0
         batches[-1].append(index)
         filled += lengths[index]
+        done += lengths[index]
     return batches
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ from pipeline_common.logs import get_logger
 from pipeline_common.measures import Degradation
 from pipeline_common.stages import fingerprint_of
 
+_FIRST_POLL_S: Final = 0.005
 _LOCAL_POLL_S: Final = 0.1
 _REMOTE_POLL_S: Final = 1.0
 _TOLD_AFTER_S: Final = 3.0
@@ -35,19 +36,23 @@ class LeaderFinishedError(Exception):
 class Exchange:
     """One process's view; every process agrees on the same things in the same order."""
 
-    def __init__(self, context: Context, shard: Shard, folder: Path) -> None:
+    def __init__(self, context: Context, shard: Shard, folder: Path, tables: Mapping[str, int] = {}) -> None:
         """Look at the stores.
 
         Args:
             context: of the stage; its work folder is this process's own.
             shard: which process this is.
             folder: shared by the processes of the leader's machine.
+            tables: descriptors that the processes of the leader's machine share, by name, where there are several (see
+                `shared_tables`).
         """
         self.shard = shard
         self.waited_s = 0.0
+        self.kept_s = 0.0
+        """Spent on keeping parts and messages."""
         self.degradations: list[Degradation] = []
         self._context = context
-        self._parts = PartStores(context, shard.count, folder)
+        self._parts = PartStores(context, shard.count, folder, tables)
         self._finished = context.store.read_manifest(context.planned.key) if context.member.index else None
         self._agreed = ""
         self.failures = MachineFailures(context.store, f"{AREA}/{context.planned.fingerprint}", context.member)
@@ -64,7 +69,7 @@ class Exchange:
         label = Label(name, 0, self._agreed, "message")
         found = self._parts.find(label)
         if found is None or not accept(found.records):
-            found = self._parts.keep(label, Part(json.loads(json.dumps(make()))))
+            found = self._keep(label, Part(json.loads(json.dumps(make()))))
         self._agree(name, found.records)
         return found.records
 
@@ -101,11 +106,11 @@ class Exchange:
         if found is not None:
             _log.info("%s: this shard's part was finished by an earlier attempt", name)
             return found
-        return self._parts.keep(label, make())
+        return self._keep(label, make())
 
     def open_table(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-        """Where the processes of the leader's machine write a phase's rows; None on another machine."""
-        return self._parts.open_table(name, self.shard.index, self._agreed, shape)
+        """Where the processes of the leader's machine write rows; None on another machine."""
+        return self._parts.open_table(name, self.shard.index, shape)
 
     def gather(self, name: str, own: Part, *, tensors: bool = False) -> list[Part]:
         """Leader: everybody's part, in the order of the shards; `tensors` as for `contribute`."""
@@ -142,6 +147,12 @@ class Exchange:
             planned, store = self._context.planned, self._context.store
             _log.warning("%s/%s... are left in %s: %s", AREA, planned.fingerprint, store.uri, error)
 
+    def _keep(self, label: Label, part: Part) -> Part:
+        began = time.monotonic()
+        self._parts.keep(label, part)
+        self.kept_s += time.monotonic() - began
+        return part
+
     def _agree(self, name: str, content: Any) -> None:
         self._agreed = fingerprint_of({"before": self._agreed, "name": name, "content": content})
 
@@ -165,7 +176,7 @@ class Exchange:
             if waited >= told:
                 _log.info("waiting for %s since %.0f s", whom(), waited)
                 told = waited + _TOLD_EVERY_S
-            time.sleep(_REMOTE_POLL_S if self._parts.many_machines else _LOCAL_POLL_S)
+            time.sleep(_REMOTE_POLL_S if self._parts.many_machines else _local_poll_s(waited))
         self.waited_s += time.monotonic() - began
         return found
 
@@ -175,3 +186,8 @@ class Exchange:
         now = self._context.store.read_manifest(self._context.planned.key)
         if now is not None and now != self._finished:
             raise LeaderFinishedError
+
+
+def _local_poll_s(waited: float) -> float:
+    """Often at first, when processes that have as much to do are to be met; then a twentieth of what was waited."""
+    return min(_LOCAL_POLL_S, max(_FIRST_POLL_S, waited / 20))

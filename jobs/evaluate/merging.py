@@ -8,40 +8,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.evaluate.metric.representation import require_finite
 from jobs.evaluate.openings import Opening, OpeningSet
 from jobs.evaluate.parts import Part
-from jobs.evaluate.selection import LabelledPrompt
 from jobs.evaluate.sharing import ROLES
 
 if TYPE_CHECKING:
     from jobs.evaluate.model_generation import Generated
 
 
-def merge_activations(
-    table: NDArray[np.float32], parts: Sequence[Part], prompts: Sequence[LabelledPrompt], role: str
-) -> NDArray[np.float32]:
-    """A role's activations, complete.
+def merge_activations(tables: Mapping[str, NDArray[np.float32]], parts: Sequence[Part], prompts: int) -> None:
+    """Complete the activations of each role. Every process has found its own finite before it handed them over.
 
     Args:
-        table: [N, L + 1, D], with the rows that this machine's processes wrote; the other machines' are put into it.
-        parts: everybody's; their records are their rows.
-        prompts: whose activations they are [N].
-        role: whose.
-
-    Returns:
-        The table.
-
-    Raises:
-        InputError: NaN or infinity (which prompt, which layer).
+        tables: role -> [N, L + 1, D], with the rows that this machine's processes wrote; the other machines' are put
+            into it.
+        parts: everybody's; a record names a role and its rows.
+        prompts: N.
     """
-    rows = [row for part in parts for row in part.records]
-    _require_all(rows, len(prompts), f"activations of the {role} model")
-    for part in parts:
-        if part.tensor is not None:
-            table[list(part.records)] = part.tensor
-    require_finite(table, [prompt.prompt_id for prompt in prompts], role)
-    return table
+    for role, table in tables.items():
+        found = [(one["rows"], part) for part in parts for one in part.records if one["role"] == role]
+        _require_all([row for rows, _ in found for row in rows], prompts, f"activations of the {role} model")
+        for rows, part in found:
+            if role in part.tensors:
+                table[list(rows)] = part.tensors[role]
 
 
 def merge_answers(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from jobs.evaluate.batching import MOST_GENERATED_TOKENS, flat_batches, token_budget_batches
 from jobs.evaluate.model import ModelPair, resolve_batch_tokens
+from jobs.evaluate.model_copies import HostCopies
 from jobs.evaluate.model_flat_sweep import sweep_flat
 from jobs.evaluate.model_fused import liger_kernels
 from jobs.evaluate.model_generation import Generated, beam_openings, generate
@@ -121,6 +122,7 @@ def read_activations(
     degrade: Degrade,
     *,
     table: Activations | None = None,
+    copies: HostCopies | None = None,
 ) -> Activations:
     """A role's pooled activations of some prompts.
 
@@ -133,26 +135,37 @@ def read_activations(
         budgets: of this process.
         degrade: told (name, detail) when batches must be smaller than planned, or a kernel is missing.
         table: [N, L + 1, D] of all prompts, to write into.
+        copies: who stores what the flat sweep reads; None = all is stored before this returns.
 
     Returns:
         The table, or [len(share.rows), L + 1, D] where there is none.
+
+    Raises:
+        InputError: NaN or infinity (which prompt, which layer), here or once `copies` has finished.
     """
     flat = chosen_sweep(pair, config) == "flat"
     if flat:
         tell_missing_kernels(pair.placement, degrade)
     token_ids = [prompts.token_ids[row] for row in share.rows]
+    ids = [prompt.prompt_id for prompt in prompts.prompts]
+    if table is None:
+        shape = (len(share.rows), *activation_shape(pair, prompts)[1:])
+        ids = [ids[row] for row in share.rows]
+        into = Rows(np.empty(shape, dtype=np.float32), range(len(share.rows)), role, ids)
+    else:
+        into = Rows(table, share.rows, role, ids)
     pooled = {
         "pooling": config.pooling,
         "bos_id": pair.tokenizer.bos_token_id,
         "batch_tokens": budgets.reading,
         "within": share.sizes,
-        "into": None if table is None else Rows(table, share.rows),
+        "into": into,
         "what": f"activations of the {role} model",
     }
     with pair.playing(role) as model:
         if flat:
             halved = partial(_tell_halved, degrade, role, budgets.reading)
-            return sweep_flat(model, token_ids, on_halved=halved, **pooled)
+            return sweep_flat(model, token_ids, on_halved=halved, copies=copies, **pooled)
         return sweep(model, token_ids, pad_id=pair.pad_id, **pooled)
 
 
@@ -169,8 +182,8 @@ def tell_missing_kernels(placement: Placement, degrade: Degrade) -> None:
 def _tell_halved(degrade: Degrade, role: str, planned: int, halved: int) -> None:
     degrade(
         "smaller batches",
-        f"activations of the {role} model: batches of {planned} tokens did not fit the GPU's free memory, {halved} "
-        f"did; set evaluate.batch_tokens={halved}",
+        f"activations of the {role} model: batches of up to {planned} tokens did not fit the GPU's free memory, "
+        f"{halved} did; set evaluate.batch_tokens={halved}",
     )
 
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from jobs.evaluate import model_reading as reading
 from jobs.evaluate.exchange import Exchange
 from jobs.evaluate.model import ModelPair
+from jobs.evaluate.model_copies import copying
 from jobs.evaluate.model_reading import Budgets, EncodedPrompts
 from jobs.evaluate.openings import OpeningSet
 from jobs.evaluate.parts import Part
+from jobs.evaluate.shared_tables import populating
 from jobs.evaluate.sharing import ROLES, Batch, deal, share_of
 from pipeline_common.context import Context
+from pipeline_common.logs import get_logger
 from pipeline_common.measures import Degradation
+
+_ACTIVATIONS: Final = "activations"
+"""Name of the phase."""
+_log = get_logger(__name__)
 
 
 class PairShare:
@@ -34,6 +44,9 @@ class PairShare:
         """Whose activations are measured."""
         self.tables: dict[str, NDArray[np.float32]] = {}
         """On the leader's machine: role -> all prompts' activations [N, L + 1, D], which its processes fill."""
+        self.seconds: dict[str, float] = {}
+        """Where the time went when this process measured its activations; launching runs ahead of the GPU by a batch or
+        two, so a role's seconds end before its last batch does."""
 
     @property
     def sweep(self) -> str:
@@ -71,36 +84,50 @@ class PairShare:
         self._planned_budgets = Budgets(*plan["budgets"])
         self.roles = ROLES if plan["measure_base"] else ROLES[1:]
 
-    def activations(self) -> dict[str, Part]:
-        """Role -> this process's rows as records; their states [rows, L + 1, D] are in the table, or the tensor."""
-        batches = reading.activation_batches(self.prompts, self.sweep, self.roles, self._planned_budgets)
-        own = self._deal(batches)
-
-        def measure(role: str) -> Part:
-            share = share_of(own, reading.READ, role)
-            lesser: list[Degradation] = []
-            if not share.rows:
-                return Part()
-
-            def degrade(name: str, detail: str) -> None:
-                lesser.append(self._context.degrade(name, detail))
-
-            ask = (self.pair, self.prompts, self._config, role, share, self._budgets, degrade)
-            found = reading.read_activations(*ask, table=self.tables.get(role))
-            return Part(share.rows, None if role in self.tables else found, tuple(lesser))
-
+    def activations(self) -> Part:
+        """This process's rows of both roles as records; their states are in the tables, or the part's tensors."""
+        shape = reading.activation_shape(self.pair, self.prompts)
         for role in self.roles:
-            table = self._exchange.open_table(f"activations-{role}", reading.activation_shape(self.pair, self.prompts))
+            table = self._exchange.open_table(role, shape)
             if table is not None:
                 self.tables[role] = table
-        return {
-            role: self._exchange.contribute(
-                f"activations-{role}",
-                lambda role=role: measure(role),  # type: ignore[misc]
-                tensors=True,
-            )
-            for role in self.roles
+        return self._exchange.contribute(_ACTIVATIONS, self._measure, tensors=True)
+
+    def gather_activations(self, own: Part) -> list[Part]:
+        """Leader: everybody's, whose rows are in the tables then, or in the parts."""
+        return self._exchange.gather(_ACTIVATIONS, own, tensors=True)
+
+    def _measure(self) -> Part:
+        """Both roles one after the other: nothing is handed over, or waited for, between them."""
+        batches = reading.activation_batches(self.prompts, self.sweep, self.roles, self._planned_budgets)
+        own = self._deal(batches)
+        records, tensors, lesser = [], {}, list[Degradation]()
+
+        def degrade(name: str, detail: str) -> None:
+            if (one := self._context.degrade(name, detail)) not in lesser:
+                lesser.append(one)
+
+        shares = {role: share_of(own, reading.READ, role) for role in self.roles}
+        written = [(self.tables[role], share.rows) for role, share in shares.items() if role in self.tables]
+        ends = [time.perf_counter()]
+        with populating(written), copying(torch.device(self.pair.placement.device)) as copies:
+            for role, share in shares.items():
+                if share.rows:
+                    ask = (self.pair, self.prompts, self._config, role, share, self._budgets, degrade)
+                    found = reading.read_activations(*ask, table=self.tables.get(role), copies=copies)
+                    records.append({"role": role, "rows": list(share.rows)})
+                    if role not in self.tables:
+                        tensors[role] = found
+                ends.append(time.perf_counter())
+        ends.append(time.perf_counter())
+        spent = [after - before for before, after in pairwise(ends)]
+        self.seconds = {
+            **dict(zip((*self.roles, "last copies"), spent, strict=True)),
+            "until the first batch was stored": copies.first_s,
+            "storing, beside": copies.stored_s,
         }
+        _log.debug("activations, seconds: %s", {name: round(seconds, 3) for name, seconds in self.seconds.items()})
+        return Part(records, tensors, tuple(lesser))
 
     def answers(self) -> Part:
         """Greedy answers and the beginnings of refusals, as records."""

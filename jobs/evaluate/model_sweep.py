@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from jobs.evaluate.batching import token_budget_batches
+from jobs.evaluate.metric.representation import require_finite
 from jobs.evaluate.model import pad_right
 from pipeline_common.errors import InputError
 from pipeline_common.progress import track
@@ -31,11 +32,26 @@ class Rows:
     """[M, L + 1, D]."""
     places: Sequence[int]
     """The row of each prompt [N], no two the same."""
+    role: str = "the model's"
+    """Whose states they are, for messages."""
+    prompt_ids: Sequence[str] = ()
+    """Of every row of the array [M], for messages; empty = they have none."""
 
     @classmethod
     def new(cls, prompts: int, model: Any) -> Rows:
         """An array of its own for so many prompts, in their order."""
         return cls(np.empty((prompts, *states_of(model)), dtype=np.float32), range(prompts))
+
+    def refuse(self) -> NoReturn:
+        """Name what is not finite in these rows, once something is known to be.
+
+        Raises:
+            InputError: prompt and layer of the first such state.
+        """
+        require_finite(
+            self.array, self.prompt_ids or [f"{row}" for row in range(len(self.array))], self.role, self.places
+        )
+        raise AssertionError(f"{self.role} activations: not finite on the device, finite on the host")
 
 
 def states_of(model: Any) -> tuple[int, int]:
@@ -77,7 +93,8 @@ def sweep(
         The array [M, L + 1, D] that they went into.
 
     Raises:
-        InputError: a prompt without a token to pool, or a trunk of another shape.
+        InputError: a prompt without a token to pool, a trunk of another shape, or a state that is not finite (prompt
+            and layer named).
     """
     firsts = [first_pooled(ids, pooling, bos_id) for ids in prompts]
     trunk, layers, norm = find_trunk(model)
@@ -99,8 +116,19 @@ def sweep(
             done += len(batch)
             advance(done)
     target = into or Rows.new(len(prompts), model)
+    finite = not prompts or all_finite(pooled)
     target.array[list(target.places)] = pooled.cpu().numpy()
+    if not finite:
+        target.refuse()
     return target.array
+
+
+def all_finite(states: Any) -> Any:
+    """Whether no value of a tensor that is not empty is NaN or infinite: a bool tensor [] on its device.
+
+    NaN and infinity show in the least or the greatest value; one pass over the tensor, and nothing of its size is made.
+    """
+    return torch.isfinite(torch.stack(states.aminmax())).all()
 
 
 def first_pooled(ids: Sequence[int], pooling: Pooling, bos_id: int | None) -> int:

@@ -6,16 +6,15 @@ everything that it was made of (configuration, code, inputs, number of shards, a
 attempt that was killed finds what it had finished, and nothing older is ever taken for it.
 
 Tensors are large and soon measured again. On the leader's machine every process writes its rows into one table of this
-attempt, a file that all of them have mapped: handing parts over, and merging them, would take longer than measuring.
+attempt, memory that all of them have mapped: handing parts over, and merging them, would take longer than measuring.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluate.records import write_tensors
-from pipeline_common import provenance
+from jobs.evaluate.shared_tables import map_table
 from pipeline_common.artifacts import ArtifactStore, DirectoryStore
 from pipeline_common.context import Context
 from pipeline_common.errors import InputError
@@ -34,9 +33,7 @@ from pipeline_common.stages import fingerprint_of
 
 AREA: Final = "evaluation_parts"
 _RECORDS: Final = "records.json"
-_TENSOR: Final = "tensor.safetensors"
-TABLES: Final = "tables"
-"""Folder of the tables that the processes of the leader's machine fill together."""
+_TENSORS: Final = "tensors.safetensors"
 _log = get_logger(__name__)
 
 
@@ -46,8 +43,8 @@ class Part:
 
     records: Sequence[Any] = ()
     """JSON."""
-    tensor: NDArray[np.float32] | None = None
-    """What another machine sends; on the leader's it is in the table."""
+    tensors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """What another machine sends, by name; on the leader's it is in the tables."""
     degradations: tuple[Degradation, ...] = ()
 
 
@@ -68,18 +65,19 @@ class Label:
 class PartStores:
     """The folder of the leader's machine, and the artifact store between machines."""
 
-    def __init__(self, context: Context, shards: int, folder: Path) -> None:
+    def __init__(self, context: Context, shards: int, folder: Path, tables: Mapping[str, int]) -> None:
         """Look at the stores.
 
         Args:
             context: of the stage; its work folder is this process's own.
             shards: how many processes there are.
             folder: shared by the processes of the leader's machine.
+            tables: as for `Exchange`.
         """
         self._context = context
         self._shards = shards
         self._local = DirectoryStore(folder)
-        self._tables = folder / TABLES
+        self._tables = tables
         self.many_machines = context.member.nodes > 1
         self._made_of = {
             "evaluate": context.planned.fingerprint,
@@ -102,24 +100,24 @@ class PartStores:
         if manifest is None or folder is None:
             return None
         records = json.loads((folder / _RECORDS).read_text(encoding="utf-8"))
-        tensor = None
-        file = folder / _TENSOR
+        tensors = {}
+        file = folder / _TENSORS
         if file.is_file():
             from safetensors.numpy import load_file
 
-            tensor = np.asarray(load_file(file)["tensor"], dtype=np.float32)
-        return Part(records, tensor, manifest.degradations)
+            tensors = load_file(file)
+        return Part(records, tensors, manifest.degradations)
 
-    def keep(self, label: Label, part: Part) -> Part:
-        """Publish a part under its label, and hand it back."""
+    def keep(self, label: Label, part: Part) -> None:
+        """Publish a part under its label."""
         store = self._store(label)
         fingerprint = self._fingerprint(label)
         folder = self._context.work_dir / "part"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / _RECORDS).write_text(json.dumps(part.records), encoding="utf-8")
-        if part.tensor is not None:
-            write_tensors(folder / _TENSOR, {"tensor": part.tensor}, {})
+        if part.tensors:
+            write_tensors(folder / _TENSORS, part.tensors, {})
         manifest = Manifest(
             stage=AREA,
             fingerprint=fingerprint,
@@ -127,20 +125,20 @@ class PartStores:
             run_id=self._context.run_id,
             files=list_files(folder),
             degradations=part.degradations,
-            provenance=provenance.collect(provenance.now(), self._context.attempt),
+            # Nothing of commit and machine, which the stage's own manifest has: asking git and the driver takes longer
+            # than all the rest, while others wait.
+            provenance={"attempt": self._context.attempt},
         )
         store.publish(folder, manifest)
         shutil.rmtree(folder)
         _log.debug("%s of shard %d: kept as %s", label.name, label.shard, manifest.key)
-        return part
 
-    def open_table(self, name: str, shard: int, agreed: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-        """The table of a phase, the same memory in all processes of the leader's machine.
+    def open_table(self, name: str, shard: int, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+        """A table, the same memory in all processes of the leader's machine.
 
         Args:
-            name: of the phase.
+            name: of the table.
             shard: who asks.
-            agreed: as in `Label`.
             shape: of the whole.
 
         Returns:
@@ -148,14 +146,9 @@ class PartStores:
         """
         if self._machine_of(shard):
             return None
-        if self._shards == 1:
+        if self._shards == self._context.member.nodes:
             return np.empty(shape, dtype=np.float32)
-        self._tables.mkdir(parents=True, exist_ok=True)
-        file = self._tables / self._fingerprint(Label(name, 0, agreed, "tensors"))
-        with file.open("ab") as stream:
-            # Whoever comes first gives it its size, and nothing changes for the others.
-            stream.truncate(np.dtype(np.float32).itemsize * math.prod(shape))
-        return np.asarray(np.memmap(file, dtype=np.float32, mode="r+", shape=shape))
+        return map_table(self._tables[name], shape)
 
     def withdraw_all(self) -> None:
         """Remove from the artifact store what passed through it for this stage."""

@@ -21,6 +21,7 @@ from jobs.evaluate.merging import (
     read_openings,
 )
 from jobs.evaluate.metric.indices import UndefinedScore
+from jobs.evaluate.metric.representation import require_finite
 from jobs.evaluate.metric.ruler import Ruler, fit_ruler
 from jobs.evaluate.openings import OpeningSet
 from jobs.evaluate.records import read_prompts
@@ -114,17 +115,12 @@ def read_pair(
     with clock.phase("activations"):
         payload = _describe_base(models, placement, prompts, config, share.sweep)
         known = find_base(context, payload)
+        if known is not None:
+            # What is measured is looked at by who measures it.
+            require_finite(known[0], [prompt.prompt_id for prompt in prompts.prompts], "base")
         share.settle(base_is_known=known is not None)
-        own = share.activations()
-        measured = {
-            role: merge_activations(
-                share.tables[role],
-                exchange.gather(f"activations-{role}", own[role], tensors=True),
-                prompts.prompts,
-                role,
-            )
-            for role in share.roles
-        }
+        measured = share.tables
+        merge_activations(measured, share.gather_activations(share.activations()), len(prompts.prompts))
         base, source = known or (measured["base"], "measured in this run")
         if known is None:
             keep_base(context, payload, base)

@@ -75,7 +75,10 @@ def list_batches(
 
 
 def deal(batches: Sequence[Batch], shards: int) -> list[list[Batch]]:
-    """Share batches out, the costliest first, each to whom has least so far (ties: the first).
+    """Share batches out, each to whom has least so far (ties: the first), a task's and a role's costliest first.
+
+    One role after the other, for a token of one may take longer than one of the other: sorted together, equal batches
+    of two roles would take turns, and some shards could get nothing but the slower role's.
 
     Args:
         batches: in any order that every process agrees on.
@@ -86,7 +89,17 @@ def deal(batches: Sequence[Batch], shards: int) -> list[list[Batch]]:
     """
     loads = [0] * shards
     owners: dict[int, int] = {}
-    for place in sorted(range(len(batches)), key=lambda place: (-batches[place].cost, place)):
+    costliest: dict[str, int] = {}
+    first: dict[tuple[str, str], int] = {}
+    for place, batch in enumerate(batches):
+        costliest[batch.task] = max(batch.cost, costliest.get(batch.task, 0))
+        first.setdefault((batch.task, batch.role), place)
+
+    def turn(place: int) -> tuple[int, int, int, int]:
+        batch = batches[place]
+        return -costliest[batch.task], first[batch.task, batch.role], -batch.cost, place
+
+    for place in sorted(range(len(batches)), key=turn):
         owners[place] = min(range(shards), key=lambda shard: (loads[shard], shard))
         loads[owners[place]] += batches[place].cost
     return [[batch for place, batch in enumerate(batches) if owners[place] == shard] for shard in range(shards)]

@@ -7,17 +7,16 @@ The stage's own process leads those of its machine and starts them; that of mach
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.evaluate.exchange import Exchange, LeaderFinishedError
-from jobs.evaluate.parts import TABLES
-from jobs.evaluate.sharing import Shard
+from jobs.evaluate.shared_tables import shared_tables
+from jobs.evaluate.sharing import ROLES, Shard
 from pipeline_common.config import Config
 from pipeline_common.context import Context
 from pipeline_common.errors import InputError
@@ -48,6 +47,8 @@ class Request:
     work_dir: str
     """The follower's own."""
     log: str
+    tables: dict[str, int]
+    """Descriptors that the follower inherits."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,17 @@ def gather_team(context: Context, device: str) -> Iterator[Team]:
     parts = context.work_dir / "parts"
     own = Shard(member.index * gpus, member.nodes * gpus)
     devices = _choose_devices(gpus, device)
-    followers = [
-        _describe_follower(context, Shard(own.index + place, own.count), parts, devices[place])
-        for place in range(1, gpus)
-    ]
-    # What a killed attempt has left there is of no use to this one.
-    shutil.rmtree(parts / TABLES, ignore_errors=True)
-    exchange = Exchange(context, own, parts)
     if own.count > 1:
         _log.info(
             "%d processes read the prompts%s", own.count, f", on {member.nodes} machines" if member.nodes > 1 else ""
         )
-    with following(followers) as started:
-        yield Team(exchange, started)
+    with shared_tables(ROLES if member.leads and gpus > 1 else (), context.work_dir) as tables:
+        followers = [
+            _describe_follower(context, Shard(own.index + place, own.count), parts, devices[place], tables)
+            for place in range(1, gpus)
+        ]
+        with following(followers) as started:
+            yield Team(Exchange(context, own, parts, tables), started)
 
 
 def _choose_devices(gpus: int, device: str) -> list[dict[str, str]]:
@@ -98,7 +97,9 @@ def _choose_devices(gpus: int, device: str) -> list[dict[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": name} for name in name_gpus(gpus)]
 
 
-def _describe_follower(context: Context, shard: Shard, parts: Path, environment: dict[str, str]) -> Follower:
+def _describe_follower(
+    context: Context, shard: Shard, parts: Path, environment: dict[str, str], tables: Mapping[str, int]
+) -> Follower:
     work_dir = context.work_dir / f"shard-{shard.index}"
     work_dir.mkdir(parents=True, exist_ok=True)
     log = context.files / "logs" / f"shard-{shard.index}.log"
@@ -113,11 +114,12 @@ def _describe_follower(context: Context, shard: Shard, parts: Path, environment:
         parts=str(parts),
         work_dir=str(work_dir),
         log=str(log),
+        tables=dict(tables),
     )
     path = work_dir / "request.json"
     path.write_text(json.dumps(asdict(request)), encoding="utf-8")
     command = [sys.executable, "-m", "jobs.evaluate.shard", str(path)]
-    return Follower(f"shard {shard.index} of {shard.count}", command, log, environment)
+    return Follower(f"shard {shard.index} of {shard.count}", command, log, environment, tuple(tables.values()))
 
 
 def read_request(path: Path) -> Request:
@@ -162,7 +164,8 @@ def join_team(request: Request) -> tuple[Context, Exchange]:
         attempt=request.attempt,
         member=Member(**request.member),
     )
-    return context, Exchange(context, Shard(request.shard, request.count), Path(request.parts))
+    shard = Shard(request.shard, request.count)
+    return context, Exchange(context, shard, Path(request.parts), request.tables)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 python -m tests.benchmarks.bench_gpu_activations [--prompts 4096] [--layers 32]
 python -m tests.benchmarks.bench_gpu_activations --gpus 2    # instead: both roles, shared by 1 and by 2 GPUs
+python -m tests.benchmarks.bench_gpu_activations --gpus 2 --prompts 512 4096 --batch-tokens 16384 8192 4096
 
 Random weights, made on the card: speed does not depend on the values. 4-bit base (NF4, double quantisation), an
 adapter of rank 16 on all seven matrices, prompts of mean 46 tokens, states of all layers, mean-pooled.
@@ -147,9 +148,9 @@ def print_profile(run: Callable[[], Any]) -> None:
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=int, default=4096)
+    parser.add_argument("--prompts", type=int, nargs="+", default=[4096], help="several: only with --gpus")
     parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--batch-tokens", type=int, nargs="*", default=[])
+    parser.add_argument("--batch-tokens", type=int, nargs="+", default=[])
     parser.add_argument("--profile", action="store_true", help="where a flattened sweep's GPU time goes, by kernel")
     parser.add_argument("--gpus", type=int, default=0, help="only how both roles are shared by 1 and by so many GPUs")
     options = parser.parse_args()
@@ -157,8 +158,10 @@ def main() -> None:
     if options.gpus:
         from tests.benchmarks.gpu_shards import print_scaling
 
-        print_scaling(options.gpus, options.prompts, options.layers)
+        print_scaling(options.gpus, options.prompts, options.layers, options.batch_tokens or ["auto"])
         return
+    if len(options.prompts) > 1:
+        parser.error("several numbers of prompts are for --gpus")
     started = time.perf_counter()
     pair = build_pair(options.layers)
     rate = measure_matmul("cuda")
@@ -167,7 +170,7 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {versions} "
           f"(Liger {'used' if liger_kernels() else 'not used'}); bf16 matrix product {rate / 1e12:.0f} TFLOP/s; "
           f"model made in {time.perf_counter() - started:.0f} s\n", flush=True)  # fmt: skip
-    prompts = made_prompts(options.prompts)
+    prompts = made_prompts(options.prompts[0])
     few = prompts[:400]
     trunk = options.layers * WEIGHTS_OF_A_LAYER
 

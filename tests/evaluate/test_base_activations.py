@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from jobs.evaluate.base_activations import AREA, describe_base
+from pipeline_common.artifacts import DirectoryStore
 from pipeline_common.config import load_config
+from pipeline_common.errors import InputError
+from pipeline_common.manifest import MANIFEST_NAME, list_files, parse_manifest
 from tests.evaluate.made_models import build_adapter, labelled_prompts, publish_inputs
 
 FACTS = {
@@ -95,3 +100,21 @@ def test_two_fine_tunes_of_one_base_read_it_once(base_folder, tmp_path):
     for name in ("measures.json", "activations_base.safetensors", "responses.jsonl"):
         assert (three_files / name).read_bytes() == (two_files / name).read_bytes(), name
     assert json.loads((kept / "manifest.json").read_text())["stage"] == AREA
+
+
+def test_kept_ones_that_are_not_finite_are_refused_before_anything_is_made_of_them(base_folder, tmp_path):
+    """A sound artifact by its checksums, with a value that no measurement keeps."""
+    evaluate(base_folder, build_adapter(base_folder, tmp_path / "adapter-1"), tmp_path / "out", tmp_path / "store")
+    (kept,) = (tmp_path / "store" / AREA).iterdir()
+    tensors = load_file(kept / "activations.safetensors")
+    tensors["activations"][5, 2, 0] = np.inf
+    (tmp_path / "spoilt").mkdir()
+    save_file(tensors, tmp_path / "spoilt" / "activations.safetensors")
+    manifest = parse_manifest((kept / MANIFEST_NAME).read_bytes(), "here")
+    spoilt = manifest.model_copy(update={"files": list_files(tmp_path / "spoilt")})
+    DirectoryStore(tmp_path / "store").publish(tmp_path / "spoilt", spoilt)
+    second = build_adapter(base_folder, tmp_path / "adapter-2", scale=0.2)
+    with pytest.raises(
+        InputError, match=r"base activations: NaN or infinity at prompt 5 \(prompt-\d+\), layer 2 \(1 of "
+    ):
+        evaluate(base_folder, second, tmp_path / "out", tmp_path / "store")

@@ -21,9 +21,20 @@ def test_flat_batches_hold_each_sequence_once_within_the_budget(budget):
 
 
 def test_flat_batches_are_nearly_equal():
-    # 30 x 40 = 1,200 tokens in batches of at most 1,000: two of 600, not 1,000 and 200.
-    assert [len(batch) for batch in flat_batches([40] * 30, 1000)] == [15, 15]
+    # 30 x 40 = 1,200 tokens in batches of at most 1,000: not 1,000 and 200, nor two of 600, which four GPUs could not
+    # share, but four of about 300 = 7.5 x 40.
+    assert [len(batch) for batch in flat_batches([40] * 30, 1000)] == [8, 7, 8, 7]
+    assert [len(batch) for batch in flat_batches([40] * 30, 1200)] == [30]
     assert flat_batches([], 10) == []
+
+
+@pytest.mark.parametrize(("prompts", "budget", "count"), [(512, 16_384, 4), (4096, 16_384, 12), (4096, 8_192, 24)])
+def test_four_gpus_share_the_batches_of_a_usual_reading_evenly(prompts, budget, count):
+    """Log-normal lengths of mean 46: 23,600 and 188,400 tokens at this seed; the last batch makes up for the others."""
+    lengths = np.random.default_rng(0).lognormal(np.log(46) - 0.125, 0.5, prompts).astype(int).tolist()
+    sizes = [sum(lengths[index] for index in batch) for batch in flat_batches(lengths, budget)]
+    assert len(sizes) == count
+    assert max(sizes) - min(sizes) <= 2 * max(lengths)
 
 
 def test_the_budget_follows_from_the_free_memory():

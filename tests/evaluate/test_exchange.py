@@ -49,11 +49,11 @@ def test_parts_come_back_in_the_order_of_the_shards(tmp_path):
     tensor = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
     for other in reversed(others):
         index = other.shard.index
-        other.contribute("states", lambda index=index: Part([index, 0.1], tensor * index), tensors=True)
-    parts = leader.gather("states", Part([0], tensor), tensors=True)
+        other.contribute("states", lambda index=index: Part([index, 0.1], {"base": tensor * index}), tensors=True)
+    parts = leader.gather("states", Part([0]), tensors=True)
     assert [part.records[0] for part in parts] == [0, 1, 2]
     assert parts[1].records[1] == 0.1
-    assert np.array_equal(parts[2].tensor, tensor * 2)
+    assert np.array_equal(parts[2].tensors["base"], tensor * 2)
 
 
 def test_a_finished_part_is_taken_up_and_a_damaged_one_is_made_again(tmp_path):
@@ -90,23 +90,16 @@ def test_the_leaders_rows_are_not_kept(tmp_path):
     assert not list(tmp_path.rglob("records.json"))
 
 
-def test_a_table_is_the_same_memory_in_all_processes_of_the_leaders_machine(tmp_path):
-    shape = (3, 2, 2)
-    leader, follower = (open_exchange(tmp_path, index, 3, machine=0, machines=1) for index in (0, 1))
-    whole = leader.open_table("states", shape)
-    whole[:] = 1
-    table = follower.open_table("states", shape)
-    assert np.array_equal(table, np.ones(shape))
-    table[1] = 7
-    assert whole[:, 0, 0].tolist() == [1, 7, 1]
-    others = (leader.open_table("other", shape), open_exchange(tmp_path, 0, 3, attempt=2).open_table("states", shape))
-    for other in others:
-        other[:] = 0
-    assert whole[:, 0, 0].tolist() == [1, 7, 1]
-
-
 def test_a_machine_that_does_not_lead_has_no_table(tmp_path):
-    assert open_exchange(tmp_path, 1, machine=1, machines=2).open_table("states", (1, 1, 1)) is None
+    assert open_exchange(tmp_path, 1, machine=1, machines=2).open_table("base", (1, 1, 1)) is None
+
+
+def test_one_process_has_tables_of_its_own_and_several_only_shared_ones(tmp_path):
+    shape = (3, 2, 2)
+    assert open_exchange(tmp_path, 0, 1).open_table("base", shape).shape == shape
+    assert open_exchange(tmp_path, 0, 2, machines=2).open_table("base", shape).shape == shape
+    with pytest.raises(KeyError):
+        open_exchange(tmp_path, 0, 2).open_table("base", shape)
 
 
 def test_tensors_of_another_machine_are_kept_and_those_of_the_leaders_are_of_one_attempt(tmp_path):
@@ -114,11 +107,11 @@ def test_tensors_of_another_machine_are_kept_and_those_of_the_leaders_are_of_one
     for machines in (1, 2):
         place = {"machine": machines - 1, "machines": machines}
         first = open_exchange(tmp_path / str(machines), 1, **place)
-        first.contribute("states", lambda: Part([0], tensor), tensors=True)
+        first.contribute("states", lambda: Part([0], {"base": tensor}), tensors=True)
     with pytest.raises(AssertionError, match="made again"):
         open_exchange(tmp_path / "1", 1, attempt=2).contribute("states", refuse, tensors=True)
     again = open_exchange(tmp_path / "2", 1, machine=1, machines=2, attempt=2)
-    assert np.array_equal(again.contribute("states", refuse, tensors=True).tensor, tensor)
+    assert np.array_equal(again.contribute("states", refuse, tensors=True).tensors["base"], tensor)
 
 
 def test_a_follower_waits_until_it_can_follow(tmp_path):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import threading
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 
+from jobs.evaluate.model_copies import copying
 from jobs.evaluate.model_flat_sweep import sweep_flat
 from jobs.evaluate.model_fused import fused_layers
 from jobs.evaluate.model_reading import tell_missing_kernels
-from jobs.evaluate.model_sweep import sweep
+from jobs.evaluate.model_sweep import Rows, states_of, sweep
 from pipeline_common.errors import InputError, TransientError
 from pipeline_common.gpu.models import Placement, load_base
 from tests.evaluate.made_models import LAYERS
@@ -96,6 +98,74 @@ def test_in_bfloat16_it_is_no_farther_from_the_exact_states_than_the_simple_path
     assert not np.array_equal(found, simple)
 
 
+class Broken:
+    """A first layer whose states have one bad value where a certain token is."""
+
+    def __init__(self, trunk, token, bad):
+        self.token, self.bad, self.here = token, bad, None
+        self.handles = [
+            trunk.register_forward_pre_hook(self.before, with_kwargs=True),
+            trunk.layers[0].register_forward_hook(self.after),
+        ]
+
+    def before(self, _module, _args, inputs):
+        self.here = (inputs["input_ids"] == self.token).nonzero().tolist()
+
+    def after(self, _module, _args, output):
+        hidden = (output[0] if isinstance(output, tuple) else output).clone()
+        for row, token in self.here:
+            hidden[row, token, 3] = self.bad
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("read", [sweep, sweep_flat])
+def test_what_is_not_finite_is_named_whatever_batch_it_is_in(pair, prompts, read, bad):
+    marked = [list(ids) for ids in prompts]
+    unused = next(token for token in range(3, 400) if not any(token in ids for ids in prompts))
+    with pair.playing("tuned") as model:
+        for place in (11, 7):
+            marked[place][-1] = unused
+        broken = Broken(model.base_model, unused, bad)
+        rows = Rows(
+            np.empty((2 * len(prompts), *states_of(model)), np.float32),
+            range(0, 2 * len(prompts), 2),
+            "tuned",
+            [f"p-{row}" for row in range(2 * len(prompts))],
+        )
+        ask = {"pad_id": 0} if read is sweep else {}
+        try:
+            with pytest.raises(
+                InputError, match=r"^tuned activations: NaN or infinity at prompt 14 \(p-14\), layer 1 "
+            ):
+                read(model, marked, pooling="last", bos_id=1, batch_tokens=100, into=rows, **ask)
+        finally:
+            for handle in broken.handles:
+                handle.remove()
+
+
+def test_what_stops_the_storing_of_a_batch_stops_the_sweep(pair, prompts):
+    """Rows that cannot be written: the thread that stores finds out, and nobody else."""
+    with pair.playing("tuned") as model:
+        array = np.empty((len(prompts), *states_of(model)), np.float32)
+        array.flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            sweep_flat(
+                model, prompts, pooling="last", bos_id=1, batch_tokens=100, into=Rows(array, range(len(prompts)))
+            )
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("host-copies")]
+
+
+def test_nothing_is_lost_between_two_sweeps_that_share_their_copies(pair, prompts):
+    with pair.playing("tuned") as model:
+        pair_of_rows = [Rows.new(len(prompts), model) for _ in range(2)]
+        with copying(torch.device("cpu")) as copies:
+            for rows in pair_of_rows:
+                sweep_flat(model, prompts, pooling="last", bos_id=1, batch_tokens=100, into=rows, copies=copies)
+        alone = sweep_flat(model, prompts, pooling="last", bos_id=1, batch_tokens=100)
+    assert all(np.array_equal(rows.array, alone) for rows in pair_of_rows)
+
+
 class ShortMemory:
     """Raises as CUDA does when a batch has more tokens than the memory holds."""
 
@@ -117,11 +187,13 @@ def test_a_batch_too_large_is_halved_once_and_recorded(pair, prompts, caplog):
         with pair.playing("tuned") as model, caplog.at_level(logging.WARNING):
             found = sweep_flat(model, prompts, pooling="last", bos_id=1, batch_tokens=450, on_halved=notes.append)
         np.testing.assert_allclose(found, whole, atol=2e-6)
-        assert max(memory.widths[1:]) <= 225 < 250 < memory.widths[0]
-        assert notes == [225]
+        half = memory.widths[0] // 2
+        assert max(memory.widths[1:]) <= half < 250 < memory.widths[0] <= 450
+        assert notes == [half]
+        memory.limit = half // 2
         with pytest.raises(
             TransientError, match=r"evaluate\.batch_tokens.*model\.quantization.*evaluate\.max_new_tokens"
         ):
-            flat(pair, prompts, batch_tokens=2000)
+            flat(pair, prompts, batch_tokens=450)
     finally:
         handle.remove()

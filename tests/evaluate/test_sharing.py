@@ -33,6 +33,23 @@ def test_the_costliest_go_first_to_whom_has_least():
     assert [[batch.cost for batch in share] for share in shares] == [[4, 9, 4], [5, 8]]
 
 
+@pytest.mark.parametrize("shards", [2, 4])
+def test_nobody_gets_more_of_the_slower_role_than_others(shards):
+    costs = [8_190 - place for place in range(12)]
+    batches = list_batches("read", ["base", "tuned"], costs, lambda sizes: [[place] for place in range(len(sizes))])
+    for share in deal(batches, shards):
+        assert Counter(batch.role for batch in share) == {"base": 12 // shards, "tuned": 12 // shards}
+
+
+def test_tasks_of_costlier_batches_are_dealt_first():
+    # 3 -> 0 and 3 -> 1 of the second task; then 2 -> 0, 2 -> 1 of the first
+    batches = [Batch(task, "base", (place,), cost) for task, cost in (("a", 2), ("b", 3)) for place in range(2)]
+    assert [[(one.task, one.rows[0]) for one in share] for share in deal(batches, 2)] == [
+        [("a", 0), ("b", 0)],
+        [("a", 1), ("b", 1)],
+    ]
+
+
 def test_a_share_is_its_batches_end_to_end():
     batches = [*list_batches("read", ["base", "tuned"], [3, 1, 2], lambda _: [[0], [2, 1]]), *made_batches([5])]
     assert [(batch.role, batch.rows, batch.cost) for batch in batches[:4]] == [

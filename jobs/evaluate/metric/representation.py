@@ -17,7 +17,7 @@ Everything else that is fitted (learned layer weights, principal components) is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -123,15 +123,25 @@ def describe_representation(representation: Representation, n_layers: int, learn
     )
 
 
-def require_finite(activations: Activations, prompt_ids: Sequence[str], model_role: str) -> None:
+def require_finite(
+    activations: Activations, prompt_ids: Sequence[str], model_role: str, rows: Iterable[int] | None = None
+) -> None:
     """Refuse NaN and infinity.
+
+    Args:
+        activations: [N, L + 1, D].
+        prompt_ids: of all of them [N].
+        model_role: whose activations they are.
+        rows: which of them are looked at; None = all.
 
     Raises:
         InputError: naming the first prompt and layer with a value that is not finite, and how many there are.
     """
-    bad = ~np.isfinite(activations).all(axis=2)  # [N, L + 1]
+    numbers = range(len(activations)) if rows is None else sorted(rows)
+    bad = np.asarray([~np.isfinite(activations[number]).all(axis=1) for number in numbers])  # [rows, L + 1]
     if bad.any():
-        prompt, layer = (int(i) for i in np.argwhere(bad)[0])
+        row, layer = (int(i) for i in np.argwhere(bad)[0])
+        prompt = numbers[row]
         raise InputError(
             f"{model_role} activations: NaN or infinity at prompt {prompt} ({prompt_ids[prompt]}), layer {layer} "
             f"({int(bad.sum())} of {bad.size} prompt-layer states); expected finite float32 values. "
