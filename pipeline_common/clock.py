@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,6 +25,8 @@ class PhaseClock:
 
     seconds: dict[str, float] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
+    before_phase: Callable[[], None] = lambda: None
+    """Called when a phase begins; what it raises ends the work there."""
     _inside: float = 0.0
     """Seconds of the phases that ended inside the present one."""
 
@@ -42,6 +44,7 @@ class PhaseClock:
         kind = kind or (name if name in KINDS else "compute")
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is no kind of phase; expected one of {', '.join(KINDS)}")
+        self.before_phase()
         outer, self._inside = self._inside, 0.0
         started = time.monotonic()
         try:

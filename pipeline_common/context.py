@@ -60,6 +60,10 @@ class Context:
     clock: PhaseClock = field(default_factory=PhaseClock)
     """Where the seconds go: `with context.clock.phase("load"):`; the report shows it."""
 
+    def __post_init__(self) -> None:
+        """A phase that begins after SIGTERM ends the stage, also where a library has caught what SIGTERM raised."""
+        self.clock.before_phase = self.stop.heed
+
     @property
     def run_id(self) -> str:
         """The run this attempt belongs to."""

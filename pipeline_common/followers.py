@@ -60,6 +60,7 @@ class Followers:
         self._followers = tuple(followers)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._reported = False
+        self._failure: PipelineError | None = None
 
     def start(self) -> None:
         """Start every child, in a process group of its own: a terminal's Ctrl-C reaches them through this process."""
@@ -93,7 +94,18 @@ class Followers:
             status = process.poll()
             if status:
                 self._reported = True
-                raise describe_failure(follower, status)
+                self._failure = describe_failure(follower, status)
+                raise self._failure
+
+    def insist(self) -> None:
+        """As `check`, and once more what was raised before: a library may have caught what interrupted it.
+
+        Raises:
+            PipelineError: see `check`.
+        """
+        self.check()
+        if self._failure is not None:
+            raise self._failure
 
     @property
     def running(self) -> tuple[str, ...]:

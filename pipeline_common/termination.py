@@ -6,8 +6,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Final
 
 from pipeline_common.errors import TerminatedError
+
+_STOPPED: Final = "stopped by SIGTERM; the same command starts this stage again"
 
 
 class StopSignal:
@@ -16,6 +19,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.requested = False
         self._deferred = False
+        self._raised = False
 
     def install(self) -> None:
         """Handle SIGTERM from now on (main thread only)."""
@@ -30,7 +34,16 @@ class StopSignal:
         finally:
             self._deferred = False
 
+    def heed(self) -> None:
+        """End here if SIGTERM has arrived outside `deferred` and what it raised was caught: by a library, say.
+
+        Raises:
+            TerminatedError: it has.
+        """
+        if self._raised and not self._deferred:
+            raise TerminatedError(_STOPPED)
+
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self.requested = True
-        if not self._deferred:
-            raise TerminatedError("stopped by SIGTERM; the same command starts this stage again")
+        self._raised = self._raised or not self._deferred
+        self.heed()

@@ -48,6 +48,8 @@ class Exchange:
         """
         self.shard = shard
         self.waited_s = 0.0
+        self.look_after: Callable[[], None] = lambda: None
+        """Called while waiting; raises when nobody is left to wait for."""
         self.kept_s = 0.0
         """Spent on keeping parts and messages."""
         self.degradations: list[Degradation] = []
@@ -173,6 +175,8 @@ class Exchange:
                     "is that process still running, with the same configuration and code?"
                 )
             self._require_unfinished()
+            self._context.stop.heed()
+            self.look_after()
             if waited >= told:
                 _log.info("waiting for %s since %.0f s", whom(), waited)
                 told = waited + _TOLD_EVERY_S

@@ -84,8 +84,10 @@ def gather_team(context: Context, device: str) -> Iterator[Team]:
             _describe_follower(context, Shard(own.index + place, own.count), parts, devices[place], tables)
             for place in range(1, gpus)
         ]
+        exchange = Exchange(context, own, parts, tables)
         with following(followers) as started:
-            yield Team(Exchange(context, own, parts, tables), started)
+            exchange.look_after = started.insist
+            yield Team(exchange, started)
 
 
 def _choose_devices(gpus: int, device: str) -> list[dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -122,6 +123,17 @@ def test_sigterm_stops_a_stage_at_once_or_where_it_asks(place, plan):
 
         with pytest.raises(TerminatedError, match="saved"):
             execution.run_stage(place, plan, plan.stages["environment"], finish_step, force=False)
+
+        def ask_a_library(context):
+            # Libraries catch whatever goes wrong when they look for something that they can do without.
+            with contextlib.suppress(Exception):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(120)
+            with context.clock.phase("load"):
+                raise AssertionError("the stage went on")
+
+        with pytest.raises(TerminatedError, match="stopped by SIGTERM"):
+            execution.run_stage(place, plan, plan.stages["environment"], ask_a_library, force=False)
     finally:
         signal.signal(signal.SIGTERM, previous)
     assert time.monotonic() - before < 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -108,6 +109,20 @@ def test_a_failure_interrupts_the_parents_own_work_and_ends_the_other_children(t
         work()
     assert time.monotonic() - began < 30
     assert ends_within(0.1, await_number(tmp_path / "pid"))
+
+
+def test_a_failure_that_a_library_caught_is_raised_again_by_whoever_insists(tmp_path):
+    failing = child(tmp_path, "import sys; sys.exit(3)")
+
+    def work() -> None:
+        with following([failing]) as followers:
+            with contextlib.suppress(Exception):
+                time.sleep(60)
+            followers.check()
+            followers.insist()
+
+    with pytest.raises(InputError, match="child 1 of 1 ended with exit code 3"):
+        work()
 
 
 def test_leaving_stops_children_with_sigterm_and_stubborn_ones_with_sigkill(tmp_path):

@@ -188,3 +188,14 @@ def test_the_store_is_left_clean(tmp_path):
     assert len(list(store.iterdir())) == 3
     leader.clean()
     assert [path.name.split("-")[0] for path in store.iterdir()] == [foreign._context.planned.fingerprint]
+
+
+def test_who_waits_looks_after_its_own_processes(tmp_path):
+    leader = open_exchange(tmp_path, 0)
+
+    def find_one_dead() -> None:
+        raise TransientError("shard 1 of 2 was ended by SIGKILL")
+
+    leader.look_after = find_one_dead
+    with pytest.raises(TransientError, match="ended by SIGKILL"):
+        leader.gather("answers", Part())
