@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from pipeline_common.config import load_config
 from pipeline_common.manifest import Manifest
 from pipeline_common.stages import PlannedStage
+from tests.liger_patches import transformers_own_layers
 from tests.train.made_inputs import build_model, list_overrides, make_rows, publish_inputs
 
 # Set before torch is imported: spinning threads cost a small model several times its own work.
@@ -96,6 +97,13 @@ def prepare_run(
 def undisturbed(prepare_run: Callable[..., Prepared]) -> Finished:
     """The run that all disturbed ones must equal."""
     return prepare_run().train()
+
+
+@pytest.fixture(autouse=True)
+def own_layers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test on a GPU finds Liger's layers because one before it trained with them."""
+    with transformers_own_layers() if request.node.get_closest_marker("gpu") else nullcontext():
+        yield
 
 
 @pytest.fixture
