@@ -63,8 +63,13 @@ def record_passes(trainer: FlatTrainer, recipe: Recipe, plan: BatchPlan, work: W
 
 
 def pays(plan: BatchPlan, mean_tokens: float, steps: int) -> bool:
-    """Whether recording passes of `mean_tokens` is worth its time in a training of so many steps."""
-    return plan.launch_tokens is not None and plan.launch_tokens >= _PAYS_FROM * mean_tokens and steps >= _FEWEST_STEPS
+    """Whether recording passes of `mean_tokens` is worth its time in a training of so many steps.
+
+    Where memory is so short that activations are recomputed, it is no question.
+    """
+    if plan.launch_tokens is None or plan.recomputed_layers:
+        return False
+    return plan.launch_tokens >= _PAYS_FROM * mean_tokens and steps >= _FEWEST_STEPS
 
 
 def find_obstacle(trainer: FlatTrainer, recipe: Recipe, plan: BatchPlan) -> str | None:

@@ -97,6 +97,7 @@ def test_recording_pays_for_many_small_steps(mean: float, steps: int, worth_it: 
     probe = Probe(Line(0, 1), Line(0, 1), launching=0.3, busy=60e-6)
     assert probe.launch_tokens == pytest.approx(5000)
     assert pays(BatchPlan(20_480, 0, 32, launch_tokens=probe.launch_tokens), mean, steps) is worth_it
+    assert not pays(BatchPlan(20_480, 1, 32, launch_tokens=probe.launch_tokens), mean, steps)
 
 
 def test_recording_is_never_chosen_where_nothing_was_measured() -> None:
