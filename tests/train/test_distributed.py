@@ -28,13 +28,22 @@ from tests.train.made_runs import DEADLINE_S, comparable_rows, disturb, facts_of
 ROUNDING = 1e-5
 
 
-@pytest.mark.parametrize("engine", [("train.engine=plain",), ("train.engine=flat", "train.tokens_per_batch=150")])
-def test_two_processes_train_as_one(
-    engine: tuple[str, ...], model_folder: Path, train_table: pa.Table, validation_table: pa.Table, tmp_path: Path
+@pytest.mark.parametrize(
+    ("processes", "engine"),
+    [(2, ("train.engine=plain",)), (4, ("train.engine=flat", "train.tokens_per_batch=150"))],
+    ids=["plain", "flat"],
+)
+def test_several_processes_train_as_one(
+    processes: int,
+    engine: tuple[str, ...],
+    model_folder: Path,
+    train_table: pa.Table,
+    validation_table: pa.Table,
+    tmp_path: Path,
 ) -> None:
-    """89 rows are 11 steps of 8 and one of a single row, in which one process has none; then a second epoch begins."""
+    """89 rows are 11 steps of 8 and one of a single row, in which others have none; then a second epoch begins."""
     runs = []
-    for number in (1, 2):
+    for number in (1, processes):
         settings = list_overrides(
             model_folder,
             tmp_path / str(number),
@@ -50,12 +59,12 @@ def test_two_processes_train_as_one(
     assert together.manifest.fingerprint != ""
     assert losses(together) == pytest.approx(losses(alone), rel=ROUNDING)
     facts, others = facts_of(together), facts_of(alone)
-    assert (facts["processes"], facts["machines"], facts["backend"]) == (2, 1, "gloo")
+    assert (facts["processes"], facts["machines"], facts["backend"]) == (processes, 1, "gloo")
     assert (others["processes"], others["machines"], others["backend"]) == (1, 1, None)
     assert facts["trained_tokens"] == others["trained_tokens"]
     assert (facts["engine"], facts["steps"]) == (others["engine"], 16)
     names = {entry.path for entry in together.manifest.files} - {entry.path for entry in alone.manifest.files}
-    assert names == {"logs/process-1.log"}
+    assert names == {f"logs/process-{number}.log" for number in range(1, processes)}
 
 
 def test_a_divided_base_is_the_same_base(prepare_run: Callable[..., Prepared]) -> None:
