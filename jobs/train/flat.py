@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from jobs.train.flat_loss import sum_nats
-from jobs.train.fused_lora import FusedAdapters
+from jobs.train.fused_adapters import FusedAdapters
 from jobs.train.joined_optimizer import join_parameters
 from jobs.train.recorded_passes import RecordedPasses
 from jobs.train.rows import IGNORED

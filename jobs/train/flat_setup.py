@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from jobs.train.batch_plan import Work
 from jobs.train.flat import FlatTrainer, add_flat_loss
-from jobs.train.fused_lora import fuse_adapters
+from jobs.train.fused_adapters import fuse_adapters
 from jobs.train.memory import plan_batches, set_checkpointing
 from jobs.train.recording import record_passes
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import torch
 
-from jobs.train.fused_lora import FusedAdapters
+from jobs.train.fused_adapters import FusedAdapters
 from jobs.train.rows import IGNORED
 
 _SIZES_PER_MEAN: Final = 16

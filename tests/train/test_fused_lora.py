@@ -10,7 +10,8 @@ from peft import LoraConfig, get_peft_model
 
 from jobs.train import dropped_products
 from jobs.train.dropped_products import Masks
-from jobs.train.fused_lora import FusedAdapters, Group, fuse_adapters
+from jobs.train.fused_adapters import FusedAdapters, fuse_adapters
+from jobs.train.fused_lora import Group
 
 WIDTH, RANK, TOKENS = 200, 16, 70
 OUTPUTS = {"q_proj": 96, "k_proj": 32, "v_proj": 32, "gate_proj": 56, "o_proj": WIDTH}
