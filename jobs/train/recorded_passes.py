@@ -203,11 +203,6 @@ class RecordedPasses:
     def _run(self, size: Size) -> None:
         inside = self._inputs
         device = self.gradient.device.type
-        rows = (
-            None
-            if self._pool is not None
-            else tuple(length for length in inside["cu_seqlens"].diff().tolist() if length)
-        )
         autocast = torch.autocast(device, self._autocast, enabled=self._autocast is not None, cache_enabled=False)
         with self._adapters.fresh_leaves() as leaves:
             with autocast:
@@ -218,7 +213,6 @@ class RecordedPasses:
                     cu_seq_lens_k=inside["cu_seqlens"],
                     max_length_q=self.sizes.longest,
                     max_length_k=self.sizes.longest,
-                    row_lengths=rows,
                     use_cache=False,
                     target_positions=inside["target_positions"][: size.targets],
                     target_ids=inside["target_ids"][: size.targets],
