@@ -8,7 +8,11 @@ nothing worth judging; speed does not depend on them.
     python -m tests.benchmarks.bench_gpu_pipeline --shape llama3-70b-8-layers \\
         runtime.gpus=2 train.sharding=full train.engine=plain train.max_steps=10
 
-trains on a base that is divided between two GPUs.
+trains on a base that is divided between two GPUs, and
+
+    python -m tests.benchmarks.bench_gpu_pipeline --free-gib 23 --free-gib 45 --free-gib 79 train.max_steps=20
+
+runs the profile once for each size, on a GPU of which only so much memory is free.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +41,7 @@ from tests.benchmarks.random_llama import (
     measure_matmul,
     multiplied_weights,
 )
+from tests.benchmarks.smaller_card import leave_free
 
 WORDS = 4096
 SHAPES = {"llama3-8b": LLAMA_3_8B, "llama3-70b-8-layers": LLAMA_3_70B_8_LAYERS, "tiny": {**TINY, "vocab_size": 20_000}}
@@ -79,6 +85,8 @@ def make_model(folder: Path, words: list[str], shape: dict[str, Any]) -> None:
             )
         )
     model.save_pretrained(folder, max_shard_size="4GB")
+    del model
+    torch.cuda.empty_cache()
 
 
 def make_data(folder: Path, words: list[str]) -> None:
@@ -113,12 +121,15 @@ def make_data(folder: Path, words: list[str]) -> None:
 
 
 def report(output: Path, shape: dict[str, Any], wall: float, rate: float) -> str:
-    """A Markdown table of the stages: wall seconds, and the model's arithmetic as a share of the card's rate.
+    """A Markdown table of the stages: wall seconds, the model's arithmetic as a share of the card's rate, GPU memory.
 
-    Below it each stage's longer phases.
+    Below it each stage's longer phases, and how training used the memory.
     """
     latest = output / "latest"
-    lines = ["| stage | wall s | model PFLOP | share of the card |", "| --- | ---: | ---: | ---: |"]
+    lines = [
+        "| stage | wall s | model PFLOP | share of the card | peak GPU GiB |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
     arithmetic = {
         name: work(latest / name, name, shape) for name in ("environment", "prepare", "train", "evaluate", "analyze")
     }
@@ -126,12 +137,16 @@ def report(output: Path, shape: dict[str, Any], wall: float, rate: float) -> str
     for name, flop in arithmetic.items():
         made = json.loads((latest / name / "manifest.json").read_text())["provenance"]
         seconds = (datetime.fromisoformat(made["ended"]) - datetime.fromisoformat(made["started"])).total_seconds()
-        lines.append(f"| {name} | {seconds:.1f} | {flop / 1e15:.2f} | {flop / seconds / rate:.3f} |")
+        peak = f"{made['peak_gpu_mib'] / 1024:.1f}" if made["peak_gpu_mib"] is not None else ""
+        lines.append(f"| {name} | {seconds:.1f} | {flop / 1e15:.2f} | {flop / seconds / rate:.3f} | {peak} |")
         longer = [f"{one['phase']} {one['seconds']:.1f}" for one in made["phases"] if one["seconds"] >= 0.5]
         phases.append(f"{name}: {', '.join(longer) or 'no phase of half a second'}")
     total = sum(arithmetic.values())
-    lines.append(f"| **all** | {wall:.1f} | {total / 1e15:.2f} | {total / wall / rate:.3f} |")
-    return "\n".join([*lines, "", *phases])
+    lines.append(f"| **all** | {wall:.1f} | {total / 1e15:.2f} | {total / wall / rate:.3f} | |")
+    facts = json.loads((latest / "train" / "train.json").read_text())
+    passes = ("tokens_per_batch", "recomputed_layers", "weights_kept", "recorded_sizes", "mib_per_token")
+    trained = ", ".join(f"{name} {facts[name]}" for name in passes)
+    return "\n".join([*lines, "", *phases, f"trained at {facts['tokens_per_second']:,.0f} tokens/s; {trained}"])
 
 
 def work(folder: Path, stage: str, shape: dict[str, Any]) -> float:
@@ -155,6 +170,9 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.field=value")
     parser.add_argument("--shape", choices=list(SHAPES), default="llama3-8b", help="tiny tries the program")
     parser.add_argument("--keep", type=Path, help="a folder for the run, kept")
+    parser.add_argument(
+        "--free-gib", type=float, action="append", help="with so much GPU memory free; again: a run each"
+    )
     arguments = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory(prefix="bench-gpu-pipeline-") as scratch:
         folder = arguments.keep or Path(scratch)
@@ -164,21 +182,31 @@ def main() -> int:
         make_model(folder / "model", words, shape)
         make_data(folder, words)
         print(f"model and data made in {time.perf_counter() - began:.1f} s", flush=True)
-        command = [
-            *(sys.executable, "-m", "jobs.pipeline", "--config", "llama3-8b"),
-            *(f"model.base={folder / 'model'}", "model.revision=null", "runtime.offline=true"),
-            *(f"prepare.dataset={folder / 'rows.parquet'}", f"prepare.prompts={folder / 'prompts.parquet'}"),
-            *("environment.min_free_disk_gib=1", "evaluate.judge.kind=none", f"runtime.output_dir={folder / 'output'}"),
-            *arguments.overrides,
-        ]
-        began = time.perf_counter()
-        code = subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False).returncode
-        wall = time.perf_counter() - began
-        if code:
-            return code
         rate = measure_matmul("cuda") if arguments.shape != "tiny" else float("nan")
-        print(report(folder / "output", shape, wall, rate))
+        for free in arguments.free_gib or [None]:
+            output = folder / ("output" if free is None else f"output-{free:g}")
+            with nullcontext() if free is None else leave_free(free):
+                began = time.perf_counter()
+                code = run_profile(folder, output, arguments.overrides)
+                wall = time.perf_counter() - began
+            if code:
+                return code
+            if free is not None:
+                print(f"{free:g} GiB free:")
+            print(report(output, shape, wall, rate), flush=True)
     return 0
+
+
+def run_profile(folder: Path, output: Path, overrides: list[str]) -> int:
+    """`llama3-8b` without a judge on the model and data of `folder`; returns the pipeline's exit code."""
+    command = [
+        *(sys.executable, "-m", "jobs.pipeline", "--config", "llama3-8b"),
+        *(f"model.base={folder / 'model'}", "model.revision=null", "runtime.offline=true"),
+        *(f"prepare.dataset={folder / 'rows.parquet'}", f"prepare.prompts={folder / 'prompts.parquet'}"),
+        *("environment.min_free_disk_gib=1", "evaluate.judge.kind=none", f"runtime.output_dir={output}"),
+        *overrides,
+    ]
+    return subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False).returncode
 
 
 if __name__ == "__main__":
