@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
 
-from jobs.pipeline.cluster.api import ApiError, ClusterApi, WatchExpiredError
+from jobs.pipeline.cluster.api import ClusterApi, WatchExpiredError
 from jobs.pipeline.cluster.machines import ONE_MACHINE, Machines, machine_count, spread_job
 from jobs.pipeline.cluster.pods import BLOCKING, blocked_by, by_age, last_ended, seconds_since
 from jobs.pipeline.cluster.reasons import is_suspended, observe_job
@@ -26,6 +26,7 @@ from jobs.pipeline.cluster.templates import (
     stage_job,
     stage_job_name,
 )
+from jobs.pipeline.cluster.transport import ApiError
 from jobs.pipeline.cluster.volumes import claims_of, tell_shared
 from jobs.pipeline.machine import Failure, Observation, Phase
 from pipeline_common.errors import InputError
