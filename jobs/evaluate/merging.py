@@ -37,8 +37,8 @@ def merge_answers(
     parts: Sequence[Part],
 ) -> tuple[dict[str, list[Generated]], dict[str, list[list[Opening]]]]:
     """Model role -> greedy answers, and model role -> beginnings of refusals of the searched prompts."""
+    from jobs.evaluate.model_answering import ANSWER, SEARCH
     from jobs.evaluate.model_generation import Generated
-    from jobs.evaluate.model_reading import ANSWER, SEARCH
 
     def ordered(task: str, role: str) -> list[Mapping[str, Any]]:
         found = [one for part in parts for one in part.records if (one["task"], one["role"]) == (task, role)]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from jobs.evaluate import model_answering as answering
 from jobs.evaluate import model_reading as reading
 from jobs.evaluate.exchange import Exchange
 from jobs.evaluate.model import ModelPair
@@ -133,8 +134,8 @@ class PairShare:
         """Greedy answers and the beginnings of refusals, as records."""
         own = self._deal(
             [
-                *reading.answer_batches(self.prompts, self._config, self._planned_budgets),
-                *reading.beam_batches(self.prompts, self._config, self._planned_budgets),
+                *answering.answer_batches(self.prompts, self._config, self._planned_budgets),
+                *answering.beam_batches(self.prompts, self._config, self._planned_budgets),
             ]
         )
         ask = (self.pair, self.prompts, self._config)
@@ -142,12 +143,12 @@ class PairShare:
         def measure() -> Part:
             records: list[dict[str, Any]] = []
             for role in ROLES:
-                share = share_of(own, reading.ANSWER, role)
+                share = share_of(own, answering.ANSWER, role)
                 if share.rows:
-                    answers = reading.read_answers(*ask, role, share, self._budgets, self._context.clock)
+                    answers = answering.read_answers(*ask, role, share, self._budgets, self._context.clock)
                     records += [
                         {
-                            "task": reading.ANSWER,
+                            "task": answering.ANSWER,
                             "role": role,
                             "row": row,
                             "text": one.text,
@@ -156,11 +157,11 @@ class PairShare:
                         }
                         for row, one in zip(share.rows, answers, strict=True)
                     ]
-                share = share_of(own, reading.SEARCH, role)
+                share = share_of(own, answering.SEARCH, role)
                 if share.rows:
-                    found = reading.read_beams(*ask, role, share, self._budgets)
+                    found = answering.read_beams(*ask, role, share, self._budgets)
                     records += [
-                        {"task": reading.SEARCH, "role": role, "row": row, "openings": openings}
+                        {"task": answering.SEARCH, "role": role, "row": row, "openings": openings}
                         for row, openings in zip(share.rows, found, strict=True)
                     ]
             return Part(records)
@@ -169,14 +170,14 @@ class PairShare:
 
     def log_odds(self, openings: OpeningSet) -> Part:
         """Refusal log-odds in nats, as records."""
-        own = self._deal(reading.odds_batches(self.pair, self.prompts, openings, self._planned_budgets))
+        own = self._deal(answering.odds_batches(self.pair, self.prompts, openings, self._planned_budgets))
 
         def measure() -> Part:
             records: list[dict[str, Any]] = []
             for role in ROLES:
-                share = share_of(own, reading.SCORE, role)
+                share = share_of(own, answering.SCORE, role)
                 if share.rows:
-                    odds = reading.read_log_odds(self.pair, self.prompts, openings, role, share, self._budgets)
+                    odds = answering.read_log_odds(self.pair, self.prompts, openings, role, share, self._budgets)
                     records += [
                         {"role": role, "row": row, "value": float(value)}
                         for row, value in zip(share.rows, np.asarray(odds), strict=True)

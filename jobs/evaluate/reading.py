@@ -104,8 +104,8 @@ def read_pair(
     exchange: Exchange,
 ) -> PairReading:
     """Everything that needs the two models, this process's part and the others'; the memory is free afterwards."""
-    from jobs.evaluate import model_reading
     from jobs.evaluate.model import free_memory
+    from jobs.evaluate.model_answering import find_openings
 
     config, clock = context.config.evaluate, context.clock
     with clock.phase("load"):
@@ -128,7 +128,7 @@ def read_pair(
     with clock.phase("answers"):
         answers, beams = merge_answers(exchange.gather("answers", share.answers()))
     with clock.phase("refusal log-odds"):
-        found = model_reading.find_openings(share.pair, prompts, answers, beams)
+        found = find_openings(share.pair, prompts, answers, beams)
         openings = read_openings(exchange.settle("openings", lambda: describe_openings(found)))
         log_odds = None
         if isinstance(openings, OpeningSet):

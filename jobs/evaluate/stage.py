@@ -43,7 +43,7 @@ def run(context: Context) -> Outputs:
     selected = select(context)
     with clock.phase("imports"):
         placement, degradations = choose_pair_placement(context)
-        import_module("jobs.evaluate.model_reading")
+        import_module("jobs.evaluate.model_share")
     with gather_team(context, placement.device) as team:
         exchange = team.exchange
         if not exchange.shard.leads:
