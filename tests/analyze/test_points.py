@@ -10,7 +10,6 @@ import pytest
 from jobs.analyze.figures.projection import draw_projection, project
 from jobs.analyze.positions import locate
 from jobs.analyze.sections_prompts import mean_with_interval
-from jobs.analyze.sections_run import split_grids
 from pipeline_common.measures import Estimate
 
 
@@ -88,10 +87,3 @@ def test_the_mean_change_has_students_interval() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((2.0, 2 - 2.484138, 2 + 2.484138), abs=1e-6)
     assert mean_with_interval([4.0]) == Estimate(value=4.0)
     assert mean_with_interval([]) == Estimate(value=None)
-
-
-def test_what_is_counted_alike_becomes_a_table() -> None:
-    card = {"a": 1, "b": {"x": {"train": 1}, "y": {"train": 2}}, "c": {"d": {"e": 1}, "f": 2}, "empty": {}}
-    plain, grids = split_grids(card)
-    assert grids == {"b": {"x": {"train": 1}, "y": {"train": 2}}}
-    assert plain == {"a": 1, "c": {"d": {"e": 1}, "f": 2}, "empty": {}}

@@ -15,7 +15,7 @@ from jobs.analyze.figures.layers import draw_layers
 from jobs.analyze.figures.projection import draw_projection, project
 from jobs.analyze.figures.training import draw_training
 from jobs.analyze.report import to_fence, to_html, to_markdown
-from jobs.analyze.sections_run import _describe_machine
+from jobs.analyze.sections_provenance import _describe_machine
 from pipeline_common.measures import Estimate
 from tests.analyze import made_measures
 
