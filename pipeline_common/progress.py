@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,14 +14,12 @@ from typing import Any, Final, Protocol
 from pipeline_common import provenance
 from pipeline_common.json_logs import FIELDS
 from pipeline_common.logs import get_logger
+from pipeline_common.quantities import describe_seconds
 
 PROGRESS_FILE: Final = "progress.json"
-_LINE_EVERY_S: Final = 10.0
+LINE_EVERY_S: Final = 10.0
+"""Between two lines of a log."""
 _FILE_EVERY_S: Final = 2.0
-_BAR_EVERY_S: Final = 0.1
-_MIB: Final = 1 << 20
-# Less than this is over before anyone has read a line about it.
-_SHOWN_FROM_BYTES: Final = 16 * _MIB
 _log = get_logger(__name__)
 # Set by `tell_progress` for the process, as a logging handler is: the loops are far from where the stage is known.
 _told_to: list[_Audience] = []
@@ -174,70 +171,6 @@ def track(what: str, total: int) -> Iterator[Advance]:
 
 
 @contextmanager
-def track_bytes(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many of `total` bytes have moved, and how fast.
-
-    Args:
-        what: what is being moved.
-        total: bytes.
-
-    Yields:
-        Takes the bytes moved since its last call (negative when they were lost); may be called from any thread.
-    """
-    moved = 0
-    lock = threading.Lock()
-    began = last = time.monotonic()
-    shown = total >= _SHOWN_FROM_BYTES
-
-    def report(count: int) -> None:
-        nonlocal moved, last
-        with lock:
-            moved += count
-            now = time.monotonic()
-            if not shown or now - last < (_BAR_EVERY_S if advance else _LINE_EVERY_S):
-                return
-            last = now
-            if advance:
-                advance(moved)
-            else:
-                rate = describe_bytes(int(moved / (now - began)))
-                _log.info("%s: %s of %s (%s/s)", what, describe_bytes(moved), describe_bytes(total), rate)
-
-    advance: Callable[[int], None] | None = None
-    if not (shown and sys.stderr.isatty()):
-        yield report
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        advance = lambda done: bar.update(task, completed=done)  # noqa: E731 - a def would declare it anew
-        yield report
-
-
-def describe_bytes(count: int) -> str:
-    """A size for people: bytes, KiB, MiB or GiB."""
-    for unit, size in (("GiB", 1 << 30), ("MiB", _MIB), ("KiB", 1 << 10)):
-        if abs(count) >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
-
-
-def describe_seconds(seconds: float) -> str:
-    """A duration for people: `0.4 s`, `12 s`, `3 min 20 s` or `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 10:
-        return f"{seconds:.1f} s"
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-@contextmanager
 def _show(what: str, total: int) -> Iterator[Callable[[Progress], None]]:
     """A live line on a terminal, log lines elsewhere."""
     if not sys.stderr.isatty():
@@ -245,7 +178,7 @@ def _show(what: str, total: int) -> Iterator[Callable[[Progress], None]]:
 
         def report(seen: Progress) -> None:
             nonlocal last
-            if time.monotonic() - last >= _LINE_EVERY_S:
+            if time.monotonic() - last >= LINE_EVERY_S:
                 last = time.monotonic()
                 _log.info("%s", seen.describe(), extra={FIELDS: _machine_fields(seen)})
 

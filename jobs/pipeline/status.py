@@ -13,7 +13,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from pipeline_common.explaining import why_not_cached
-from pipeline_common.progress import PROGRESS_FILE, Progress, describe_seconds, read_progress
+from pipeline_common.progress import PROGRESS_FILE, Progress, read_progress
+from pipeline_common.quantities import describe_seconds
 from pipeline_common.stages import STAGE_NAMES, Plan
 from pipeline_common.tables import TABLES
 from pipeline_common.workplace import Workplace

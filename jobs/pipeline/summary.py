@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pipeline_common.json_logs import encode_line
 from pipeline_common.logs import log_format
-from pipeline_common.progress import describe_seconds
+from pipeline_common.quantities import describe_seconds
 from pipeline_common.stages import Plan
 from pipeline_common.workplace import Workplace
 

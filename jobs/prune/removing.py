@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from jobs.prune.choosing import PROBES, RUNS, SHARED, Folder, Pruning, Run, find_references, find_runs
 from pipeline_common.database.lock import try_stage
 from pipeline_common.logs import get_logger
-from pipeline_common.progress import describe_bytes
+from pipeline_common.quantities import describe_bytes
 from pipeline_common.stages import STAGE_NAMES
 from pipeline_common.tables import TABLES
 from pipeline_common.workplace import Workplace

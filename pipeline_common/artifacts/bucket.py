@@ -28,9 +28,10 @@ from pipeline_common.artifacts.sent import is_sent
 from pipeline_common.errors import ConfigError, InputError
 from pipeline_common.logs import get_logger
 from pipeline_common.manifest import MANIFEST_NAME, FileEntry, Manifest, remedy
-from pipeline_common.progress import describe_bytes, track_bytes
+from pipeline_common.quantities import describe_bytes
 from pipeline_common.s3.bucket import Bucket
 from pipeline_common.s3.transfer import SMALL_BYTES, Arrived, Download, Upload
+from pipeline_common.transfer_progress import track_bytes
 
 if TYPE_CHECKING:
     from pipeline_common.config import ArtifactsConfig

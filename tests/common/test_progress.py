@@ -9,23 +9,12 @@ import select
 import subprocess
 import sys
 
-import pytest
-
 from pipeline_common import progress
 from pipeline_common.clock import PhaseClock
 from pipeline_common.json_logs import FIELDS
-from pipeline_common.progress import Pace, Progress, describe_seconds, read_progress, tell_progress, track, track_bytes
+from pipeline_common.progress import Pace, Progress, read_progress, tell_progress, track
 from pipeline_common.stages import REPOSITORY
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
+from tests.common.made_clock import Clock
 
 
 def test_the_time_left_counts_from_the_first_step_reported():
@@ -46,14 +35,6 @@ def test_an_unknown_total_has_no_end():
     assert pace.left_s(2) is None
 
 
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [(0.04, "0.0 s"), (9.4, "9.4 s"), (9.6, "10 s"), (200, "3 min 20 s"), (3599.6, "1 h 0 min"), (7500, "2 h 5 min")],
-)
-def test_durations(seconds, told):
-    assert describe_seconds(seconds) == told
-
-
 def test_a_line_says_step_loss_speed_and_time_left():
     values = {"loss": 1.2345, "tokens_per_second": 1830.4}
     seen = Progress("train", "training", 30, 60, "", values, 12.2, "2026-01-01T00:00:00.000+00:00")
@@ -61,39 +42,13 @@ def test_a_line_says_step_loss_speed_and_time_left():
 
 
 def test_elsewhere_than_on_a_terminal_it_is_a_log_line_with_its_numbers(monkeypatch, caplog):
-    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
     with caplog.at_level("INFO"), track("training", 4) as advance:
         advance(1, loss=2.0, tokens_per_second=10.0)
     (record,) = caplog.records
     assert record.getMessage() == "training: 1 of 4 (loss 2.000, 10 tokens/s)"
     told = {"what": "training", "done": 1, "total": 4, "loss": 2.0, "tokens_per_second": 10.0, "eta_s": None}
     assert getattr(record, FIELDS) == {"progress": told}
-
-
-def test_a_transfers_line_says_how_much_and_how_fast(monkeypatch, caplog):
-    clock = Clock()
-    monkeypatch.setattr(progress.time, "monotonic", clock)
-    with caplog.at_level("INFO"), track_bytes("uploading train/1", 64 << 20) as moved:
-        clock.now += 4
-        moved(8 << 20)
-        clock.now += 12
-        moved(24 << 20)
-        # A part that was cut off is not there any more.
-        moved(-(4 << 20))
-        clock.now += 12
-        moved(8 << 20)
-    # 32 MiB in 16 s, 36 MiB in 28 s; nothing before ten seconds have passed.
-    assert [record.getMessage() for record in caplog.records] == [
-        "uploading train/1: 32.0 MiB of 64.0 MiB (2.0 MiB/s)",
-        "uploading train/1: 36.0 MiB of 64.0 MiB (1.3 MiB/s)",
-    ]
-
-
-def test_a_small_transfer_says_nothing(monkeypatch, caplog):
-    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
-    with caplog.at_level("INFO"), track_bytes("uploading prepare/1", 1 << 20) as moved:
-        moved(1 << 20)
-    assert caplog.records == []
 
 
 def test_the_file_is_there_while_the_loop_runs(tmp_path):
