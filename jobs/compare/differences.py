@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluate.metric.bootstrap import assign_strata, draw_weights, interval, label_order
-from jobs.evaluate.metric.geometry import score_role
 from jobs.evaluate.metric.gram import gram_matrix
 from jobs.evaluate.metric.indices import UndefinedScore
 from jobs.evaluate.metric.paired import mean_change, newcombe_paired
+from jobs.evaluate.metric.role_scores import score_role
 from pipeline_common.measures import Estimate, Measured
 
 RESAMPLES: Final = 2000

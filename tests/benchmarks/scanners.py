@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluate.metric.bootstrap import assign_strata, draw_weights, interval
-from jobs.evaluate.metric.geometry import score_role
 from jobs.evaluate.metric.gram import gram_matrix, pair_grams
 from jobs.evaluate.metric.permutation import permute_labels, separation_p
 from jobs.evaluate.metric.probe import probe
+from jobs.evaluate.metric.role_scores import score_role
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

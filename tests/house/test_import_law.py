@@ -81,7 +81,7 @@ def test_the_comparison_shares_how_a_report_is_written_and_how_pairs_are_compare
     allowed = {f"jobs.analyze.{name}" for name in ("blocks", "figures.style", "formatting", "report")} | {
         "jobs.analyze"
     }
-    allowed |= {f"jobs.evaluate.metric.{name}" for name in ("bootstrap", "geometry", "gram", "indices", "paired")}
+    allowed |= {f"jobs.evaluate.metric.{name}" for name in ("bootstrap", "gram", "indices", "paired", "role_scores")}
     rooms = [path for path in CODE if path.relative_to(REPOSITORY).parts[:2] == ("jobs", "compare")]
     foreign = {
         name

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from jobs.evaluate.metric import indices
 from jobs.evaluate.metric.bootstrap import assign_strata, draw_weights, interval, percent_drop
-from jobs.evaluate.metric.geometry import RoleScore, score_role
 from jobs.evaluate.metric.gram import gram_matrix
 from jobs.evaluate.metric.indices import Bools, Floats
+from jobs.evaluate.metric.role_scores import RoleScore, score_role
 from pipeline_common.errors import ConfigError
 from pipeline_common.measures import Estimate
 
