@@ -17,8 +17,8 @@ from pathlib import Path
 
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES
 from tests.pipeline.cluster.running import Cluster, wait_for
-from tests.servers.kubelet import Step
 from tests.servers.kubernetes_api import KubernetesApi
+from tests.servers.stage_scripts import Step
 
 _HOUR_S = 3600.0
 _WATCH_S = 120.0

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
-from tests.servers.kubelet import Kubelet, Script, Step
+from tests.servers.kubelet import Kubelet
+from tests.servers.stage_scripts import Script, Step
 from tests.servers.stage_templates import FINAL_CODES, TOLD_TO_STOP
 
 INDEX = "batch.kubernetes.io/job-completion-index"

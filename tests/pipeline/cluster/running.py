@@ -22,8 +22,9 @@ from pipeline_common.database import Database, write_rows
 from pipeline_common.manifest import Manifest, list_files
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES, Plan, plan_run
 from pipeline_common.tables import TABLES
-from tests.servers.kubelet import Kubelet, Script
+from tests.servers.kubelet import Kubelet
 from tests.servers.kubernetes_api import KubernetesApi
+from tests.servers.stage_scripts import Script
 from tests.servers.stage_templates import stage_template
 
 OWNER = {

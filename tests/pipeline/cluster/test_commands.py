@@ -13,8 +13,9 @@ import yaml
 from jobs.pipeline.cluster import commands
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES
 from tests.pipeline.cluster.running import RUN8, wait_for
-from tests.servers.kubelet import NO_GPU, Step
+from tests.servers.kubelet import NO_GPU
 from tests.servers.kubernetes_http import Fault
+from tests.servers.stage_scripts import Step
 
 MODULE = "jobs.pipeline.cluster"
 

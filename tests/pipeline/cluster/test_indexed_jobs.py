@@ -10,7 +10,8 @@ from jobs.pipeline.cluster.machines import index_of, parse_indexes
 from pipeline_common.stages import STAGE_NAMES
 from tests.pipeline.cluster.running import RUN8, publish, wait_for
 from tests.servers.indexed_jobs import write_indexes
-from tests.servers.kubelet import NO_GPU, Step
+from tests.servers.kubelet import NO_GPU
+from tests.servers.stage_scripts import Step
 
 TWO = "runtime.nodes=2"
 

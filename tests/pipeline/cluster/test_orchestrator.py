@@ -14,7 +14,8 @@ from pipeline_common.config import load_config
 from pipeline_common.stages import STAGE_NAMES, plan_run
 from pipeline_common.tables import TABLES
 from tests.pipeline.cluster.running import OWNER, RUN8, publish, wait_for
-from tests.servers.kubelet import NO_GPU, Step
+from tests.servers.kubelet import NO_GPU
+from tests.servers.stage_scripts import Step
 
 
 def test_every_stage_runs_in_order_as_a_job_of_its_template(make_cluster):

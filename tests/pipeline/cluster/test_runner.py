@@ -11,8 +11,8 @@ from jobs.pipeline.cluster.templates import Owner
 from jobs.pipeline.machine import Phase
 from pipeline_common.errors import InputError, TransientError
 from tests.pipeline.cluster.running import OWNER, RUN8
-from tests.servers.kubelet import Step
 from tests.servers.kubernetes_http import Fault
+from tests.servers.stage_scripts import Step
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.pipeline.cluster.running import RUN8, publish, wait_for
-from tests.servers.kubelet import Step
+from tests.servers.stage_scripts import Step
 
 NAME = f"train-{RUN8}"
 HELD = "train: queued: suspended by its queue until there is quota for it"

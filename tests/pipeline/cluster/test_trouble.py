@@ -10,8 +10,8 @@ import pytest
 
 from pipeline_common.stages import STAGE_NAMES
 from tests.pipeline.cluster.running import RUN8, Cluster, publish, wait_for
-from tests.servers.kubelet import Step
 from tests.servers.kubernetes_http import Fault
+from tests.servers.stage_scripts import Step
 
 
 @pytest.mark.parametrize(
