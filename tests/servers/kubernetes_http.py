@@ -1,16 +1,17 @@
-"""The HTTP side of the made Kubernetes API: paths, status objects, chunked watches and logs, and the faults."""
+"""The HTTP side of the made Kubernetes API: paths, verbs, watches and logs, and the faults."""
 
 from __future__ import annotations
 
 import copy
 import json
 import re
-import socket
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlparse
+
+from tests.servers.kubernetes_answers import Answers, status_body
 
 if TYPE_CHECKING:
     from tests.servers.kubernetes_api import KubernetesApi
@@ -52,27 +53,8 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def status_body(code: int, reason: str, message: str) -> dict[str, Any]:
-    """The API's `Status` of a failed request."""
-    return {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": message,
-        "reason": reason,
-        "code": code,
-    }
-
-
 def make_handler(api: KubernetesApi) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
+    class Handler(Answers):
         def do_GET(self) -> None:
             self._serve("get")
 
@@ -144,10 +126,6 @@ def make_handler(api: KubernetesApi) -> type[BaseHTTPRequestHandler]:
                 self._fail(fault.action, reasons.get(fault.action, "Failure"), fault.message, fault.headers)
                 return True
             return False
-
-        def _hang_up(self) -> None:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
 
         def _get(self, resource, name, log, query, _body, _fault) -> None:
             item = api.objects[resource].get(name)
@@ -254,36 +232,5 @@ def make_handler(api: KubernetesApi) -> type[BaseHTTPRequestHandler]:
             self._fail(405, "MethodNotAllowed", f"{resource} are not changed through this server")
 
         _patch = _update
-
-        def _event(self, event: str, item: dict[str, Any]) -> None:
-            self._chunk(json.dumps({"type": event, "object": item}).encode() + b"\n")
-
-        def _begin_stream(self, kind: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            self.wfile.flush()
-
-        def _chunk(self, content: bytes) -> None:
-            self.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
-            self.wfile.flush()
-
-        def _end_stream(self) -> None:
-            self.wfile.write(b"0\r\n\r\n")
-            self.wfile.flush()
-
-        def _fail(self, code: int, reason: str, message: str, headers: dict[str, str] | None = None) -> None:
-            self._answer(code, status_body(code, reason, message), headers)
-
-        def _answer(self, code: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-            content = json.dumps(body).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            for key, value in (headers or {}).items():
-                self.send_header(key, value)
-            self.end_headers()
-            self.wfile.write(content)
 
     return Handler
