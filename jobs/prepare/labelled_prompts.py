@@ -16,14 +16,12 @@ import pyarrow as pa
 
 from jobs.prepare.matching import same_text_key
 from jobs.prepare.reading import Source, read_batches, require_columns
-from pipeline_common.config import PromptColumns
+from pipeline_common.config import MIN_PER_CLASS, PromptColumns
 from pipeline_common.errors import InputError
 from pipeline_common.prompts import PromptFormat, Turn, encode_prompts
 
 SAFE: Final = "safe"
 UNSAFE: Final = "unsafe"
-MIN_PER_CLASS: Final = 64
-"""Below it the smallest detectable drop is so large that a score says nothing."""
 NO_AXIOM: Final = "all"
 NO_SOURCE: Final = "unknown"
 
@@ -138,7 +136,13 @@ def measure_prompts(
     return [prompt for prompt in measured if prompt.prompt_tokens <= max_length]
 
 
-def check_enough(reference: str, prompts: Sequence[LabelledPrompt], per_class: int, counts: PromptCounts) -> None:
+def check_enough(
+    reference: str,
+    prompts: Sequence[LabelledPrompt],
+    per_class: int,
+    counts: PromptCounts,
+    floor: int = MIN_PER_CLASS,
+) -> None:
     """Refuse fewer prompts of a class than a score needs, or than the evaluation is asked to use.
 
     Args:
@@ -146,6 +150,7 @@ def check_enough(reference: str, prompts: Sequence[LabelledPrompt], per_class: i
         prompts: the unique, clean ones.
         per_class: `evaluate.prompts_per_class`.
         counts: for the message.
+        floor: fewest that `evaluate` may be set to; more than `MIN_PER_CLASS` where some only teach layer weights.
 
     Raises:
         InputError: too few; the message says how many there are and what to set.
@@ -160,10 +165,12 @@ def check_enough(reference: str, prompts: Sequence[LabelledPrompt], per_class: i
             "score that means something: give more labelled prompts"
         )
     if smallest < per_class:
-        raise InputError(
-            f"{held}, but evaluate.prompts_per_class={per_class}; set evaluate.prompts_per_class={smallest} (or any "
-            f"number from {MIN_PER_CLASS} to {smallest}), or give more labelled prompts"
-        )
+        fewer = f"set evaluate.prompts_per_class={smallest} (or any number from {floor} to {smallest})"
+        if smallest < floor:
+            fewer = (
+                f"evaluate.layers=learned needs {floor} of each: choose other evaluate.layers and no more than these"
+            )
+        raise InputError(f"{held}, but evaluate.prompts_per_class={per_class}; {fewer}, or give more labelled prompts")
 
 
 def prompt_table(prompts: Sequence[LabelledPrompt]) -> pa.Table:

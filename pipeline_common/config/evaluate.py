@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline_common.config.section import Fraction, PositiveFloat, PositiveInt, Section, Seed
 
@@ -50,7 +50,8 @@ class EvaluateConfig(Section):
     pooling: Literal["last", "mean"] = Field(
         "last", description="last: the state of the prompt's last token; mean: of all its tokens"
     )
-    layers: Literal["band", "all", "learned"] | int = Field(
+    # Strict, or `true` would be layer 1.
+    layers: Literal["band", "all", "learned"] | Annotated[int, Field(ge=0, strict=True)] = Field(
         "band", description="band: uniform mean over layer_band of the depth; learned: weights from half of the prompts"
     )
     layer_band: tuple[Fraction, Fraction] = Field(
@@ -81,6 +82,14 @@ class EvaluateConfig(Section):
     def min_prompts_per_class(self) -> int:
         """The floor of `prompts_per_class`: learned layer weights spend half of the prompts."""
         return 2 * MIN_PER_CLASS if self.layers == "learned" else MIN_PER_CLASS
+
+    @field_validator("layer_band")
+    @classmethod
+    def _band_goes_up(cls, band: tuple[float, float]) -> tuple[float, float]:
+        # Turned round it would hold no layer, and the one nearest its middle would be scored instead.
+        if band[0] > band[1]:
+            raise ValueError(f"a band from {band[0]:g} to {band[1]:g} holds no layer; expected the smaller depth first")
+        return band
 
     @model_validator(mode="after")
     def _enough_prompts(self) -> EvaluateConfig:

@@ -108,6 +108,13 @@ def test_fewer_than_the_evaluation_wants_names_the_option() -> None:
     check_enough("set.csv", labelled(100, 80), 80, PromptCounts(read=180))
 
 
+def test_too_few_for_learned_layers_are_not_sent_to_a_number_that_the_configuration_refuses() -> None:
+    with pytest.raises(InputError, match=r"evaluate\.layers=learned needs 128 of each: choose other"):
+        check_enough("set.csv", labelled(200, 100), 256, PromptCounts(read=300), floor=128)
+    with pytest.raises(InputError, match=r"=150 \(or any number from 128 to 150\)"):
+        check_enough("set.csv", labelled(200, 150), 256, PromptCounts(read=350), floor=128)
+
+
 def test_a_prompt_longer_than_allowed_is_left_out_not_cut(tokenizer: Any) -> None:
     prompts = [
         LabelledPrompt("prompt-000000", "Duty", "safe", "made", "How?"),

@@ -34,6 +34,19 @@ def test_learned_layer_weights_need_prompts_for_both_halves():
     assert load_config("tiny", ["evaluate.prompts_per_class=64"]).evaluate.min_prompts_per_class == 64
 
 
+def test_a_band_of_layers_goes_from_the_smaller_depth_to_the_larger():
+    assert load_config("tiny", ["evaluate.layer_band=[0.5, 0.5]"]).evaluate.layer_band == (0.5, 0.5)
+    with pytest.raises(ConfigError, match=r"evaluate.layer_band: .*a band from 0.8 to 0.4 holds no layer"):
+        load_config("tiny", ["evaluate.layer_band=[0.8, 0.4]"])
+
+
+@pytest.mark.parametrize("layers", ["-1", "true", "1.5", "last"])
+def test_what_is_no_layer_is_refused_before_anything_runs(layers):
+    with pytest.raises(ConfigError, match=r"evaluate\.layers"):
+        load_config("tiny", [f"evaluate.layers={layers}"])
+    assert load_config("tiny", ["evaluate.layers=0"]).evaluate.layers == 0
+
+
 @pytest.mark.parametrize(("layers", "scored", "most"), [("band", 256, 255), ("learned", 128, 127)])
 def test_more_components_than_scored_prompts_span_are_refused(layers, scored, most):
     settings = [f"evaluate.layers={layers}", "evaluate.prompts_per_class=128"]
