@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from pipeline_common.config.section import Fraction, PositiveFloat, PositiveInt, Section, Seed
+from pipeline_common.config.section import NOT_REPEATED, Fraction, PositiveFloat, PositiveInt, Section, Seed
 
 MIN_PER_CLASS: Final = 64
 """Scored prompts of a label below which no score is worth printing."""
@@ -32,6 +33,17 @@ class JudgeConfig(Section):
     # The mean over the prompts levels the sampling noise, so fewer than the paper's 20 per answer suffice.
     samples: PositiveInt = Field(5, description="answers sampled per question from an endpoint without logprobs")
     max_requests: PositiveInt | None = Field(5000, description="endpoint: requests of one run, retries included")
+
+    @field_validator("base_url")
+    @classmethod
+    def _path_ends_the_url(cls, url: str | None) -> str | None:
+        # The path of the request is put behind it, and keys are often what follows a question mark.
+        if url is not None and "?" in url:
+            raise PydanticCustomError(
+                NOT_REPEATED,
+                "the address goes on after its path; expected http(s)://host/v1, the key in JUDGE_API_KEY",
+            )
+        return url
 
     @model_validator(mode="after")
     def _endpoint_has_url(self) -> JudgeConfig:

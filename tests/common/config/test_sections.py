@@ -63,6 +63,30 @@ def test_other_forms_of_the_index_are_named_in_a_list_and_off_by_default():
         load_config("tiny", ["evaluate.extra_indices=[b5]"])
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "evaluate.judge.base_url=https://ada:hunter2@127.0.0.1/v1",
+        "evaluate.judge.base_url=https://hunter2@127.0.0.1/v1",
+        "evaluate.judge.base_url=https://127.0.0.1/v1?key=hunter2",
+        "prepare.dataset=s3://ada:hunter2@bucket/rows.csv",
+        "prepare.prompts=s3://ada:hunter2@bucket/prompts.csv",
+        "artifacts.uri=s3://ada:hunter2@bucket/prefix",
+    ],
+)
+def test_an_address_with_a_secret_is_refused_and_not_repeated(setting):
+    """The configuration stands in manifests, rows and reports."""
+    with pytest.raises(ConfigError) as caught:
+        load_config("tiny", ["evaluate.judge.kind=endpoint", setting])
+    assert setting.partition("=")[0] in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_at_sign_in_a_path_is_no_secret():
+    config = load_config("tiny", ["prepare.dataset=s3://bucket/team@home/rows.csv"])
+    assert config.prepare.dataset == "s3://bucket/team@home/rows.csv"
+
+
 def test_no_key_could_hold_a_secret():
     for key in valid_keys():
         assert not any(word in key for word in ("password", "secret", "token_value", "api_key", "database.url"))
