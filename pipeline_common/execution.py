@@ -18,7 +18,7 @@ from pipeline_common.config import flatten
 from pipeline_common.context import Context, Outputs
 from pipeline_common.database import write_rows
 from pipeline_common.database.lock import LockLostError, StageLock, hold_stage
-from pipeline_common.errors import InputError, PipelineError, TerminatedError
+from pipeline_common.errors import EXIT_INTERRUPTED, InputError, PipelineError, TerminatedError
 from pipeline_common.explaining import explain, why_not_cached
 from pipeline_common.json_logs import FIELDS
 from pipeline_common.logs import get_logger, start_file, stop_file
@@ -228,7 +228,9 @@ def _log_failure(
     if isinstance(error, LockLostError):
         return
     state = "stopped" if isinstance(error, TerminatedError | KeyboardInterrupt) else "failed"
-    code = explained.exit_code if isinstance(explained, PipelineError) else 1
+    code, message = (explained.exit_code if isinstance(explained, PipelineError) else 1), str(explained)
+    if isinstance(error, KeyboardInterrupt):
+        code, message = EXIT_INTERRUPTED, "interrupted"
     try:
         record_state(
             place,
@@ -239,7 +241,7 @@ def _log_failure(
             started=started,
             ended=True,
             exit_code=code,
-            message=scrub(str(explained), environment_secrets()),
+            message=scrub(message, environment_secrets()),
             patient=False,
         )
     except PipelineError as second:

@@ -86,7 +86,14 @@ STAGES: Final[tuple[Stage, ...]] = (
         fields=("model", "evaluate"),
         inputs=(_ENVIRONMENT, StageInput("prepare"), StageInput("train")),
         sources=(("evaluate.judge.model", "evaluate.judge.revision"),),
-        outputs=("measures.json", "activations_base.safetensors", "activations_tuned.safetensors", "responses.jsonl"),
+        outputs=(
+            "measures.json",
+            "activations_base.safetensors",
+            "activations_tuned.safetensors",
+            "embeddings.safetensors",
+            "prompts.jsonl",
+            "responses.jsonl",
+        ),
         needs_gpu=True,
     ),
     Stage(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
-from pipeline_common.config.section import NOT_REPEATED, Fraction, PositiveFloat, PositiveInt, Section, Seed
+from pipeline_common.config.section import Fraction, PositiveFloat, PositiveInt, SecretValueError, Section, Seed
 
 MIN_PER_CLASS: Final = 64
 """Scored prompts of a label below which no score is worth printing."""
@@ -39,9 +38,8 @@ class JudgeConfig(Section):
     def _path_ends_the_url(cls, url: str | None) -> str | None:
         # The path of the request is put behind it, and keys are often what follows a question mark.
         if url is not None and "?" in url:
-            raise PydanticCustomError(
-                NOT_REPEATED,
-                "the address goes on after its path; expected http(s)://host/v1, the key in JUDGE_API_KEY",
+            raise SecretValueError(
+                "the address goes on after its path; expected http(s)://host/v1, the key in JUDGE_API_KEY"
             )
         return url
 

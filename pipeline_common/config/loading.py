@@ -10,7 +10,7 @@ from typing import Any, Final
 import yaml
 from pydantic import ValidationError
 
-from pipeline_common.config.section import NOT_REPEATED
+from pipeline_common.config.section import SecretValueError
 from pipeline_common.config.tree import Config, valid_keys
 from pipeline_common.errors import ConfigError
 
@@ -109,7 +109,7 @@ def _explain(detail: Mapping[str, Any]) -> str:
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return _unknown_key(path)
-    if detail["type"] == NOT_REPEATED:
+    if isinstance(detail.get("ctx", {}).get("error"), SecretValueError):
         return f"{path}: {detail['msg']}"
     return f"{path}: {detail['msg']} (came: {detail.get('input')!r})"
 

@@ -6,16 +6,17 @@ import re
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import PydanticCustomError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
-NOT_REPEATED: Final = "not_repeated"
-"""Type of a mistake whose value must not be repeated in the message."""
 _USER_INFO: Final = re.compile(r"://[^/?#]*@")
+
+
+class SecretValueError(ValueError):
+    """A mistake in a value that must not be repeated in the message."""
 
 
 class Section(BaseModel):
@@ -28,7 +29,7 @@ class Section(BaseModel):
     def _no_credentials(cls, value: object) -> object:
         # What is configured stands in manifests, rows and reports.
         if isinstance(value, str) and _USER_INFO.search(value):
-            raise PydanticCustomError(
-                NOT_REPEATED, "the address holds credentials; give it without them, and secrets in the environment"
+            raise SecretValueError(
+                "the address holds credentials; give it without them, and secrets in the environment"
             )
         return value

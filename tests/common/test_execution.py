@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from pipeline_common import execution
 from pipeline_common.attempt_folder import LOG_FILE
+from pipeline_common.cli import guard
 from pipeline_common.config import load_config
 from pipeline_common.errors import InputError, TerminatedError
 from pipeline_common.stages import plan_run
@@ -139,6 +140,19 @@ def test_sigterm_stops_a_stage_at_once_or_where_it_asks(place, plan):
     assert time.monotonic() - before < 60
     (row,) = stage_rows(place)
     assert (row["state"], row["exit_code"]) == ("stopped", 143)
+
+
+def test_ctrl_c_is_recorded_with_the_code_that_the_process_ends_with(place, plan, capsys):
+    def wait(context):
+        signal.raise_signal(signal.SIGINT)
+
+    def work():
+        execution.run_stage(place, plan, plan.stages["environment"], wait, force=False)
+
+    assert guard("environment", work) == 130
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    (row,) = stage_rows(place)
+    assert (row["state"], row["exit_code"], row["message"]) == ("stopped", 130, "interrupted")
 
 
 def _run_slowly(output, counter):
