@@ -84,11 +84,8 @@ def test_the_rows_hold_what_their_columns_comments_tell(finished: tuple[Context,
     rows = finished[1].rows["evaluation_summary"]
     comment = TABLES["evaluation_summary"].columns["status"].comment or ""
     assert {row["status"] for row in rows[1:]} <= set(comment.split())
-    kinds = {row["name"].partition(":")[0] for row in rows}
-    assert {"verdict", "refusal_gap", "judge", "control"} <= kinds
     units = {row["name"]: row["details"].get("base_unit", row["unit"]) for row in rows if row["base"] is not None}
     assert (units["refusal_unsafe"], units["refusal_gap"], units["geometry"]) == ("%", "nats", "f2")
-    assert units["control:states"] == "AUC"
 
 
 @pytest.mark.parametrize(("gate", "expected"), [("true", 4), ("false", None)])
