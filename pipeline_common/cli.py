@@ -56,7 +56,7 @@ def stage_main(
         manifest = execution.run_stage(place, plan, plan.stages[name], load_run(), force=arguments.force)
         if stage is STAGES[-1]:
             execution.finish_run(place)
-        return int(manifest.summary.get("exit_code", 0))
+        return execution.asked_exit_code(manifest)
 
     return guard(name, work)
 

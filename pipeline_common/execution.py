@@ -118,11 +118,15 @@ def reuse(place: Workplace, plan: Plan, planned: PlannedStage, manifest: Manifes
     """Take a finished artifact (from `find_finished`) into this run."""
     if not is_recorded(place, plan, planned):
         write_artifact_rows(place, plan, place.store.locate(manifest))
-        record_state(
-            place, plan, planned, "cached", manifest.provenance.get("attempt", 1), started=provenance.now(), ended=True
-        )
+        attempt, code = manifest.provenance.get("attempt", 1), asked_exit_code(manifest)
+        record_state(place, plan, planned, "cached", attempt, started=provenance.now(), ended=True, exit_code=code)
     remember_artifact(place, plan, planned, manifest)
     _log.info("cached: %s, made %s by run %s", manifest.key, manifest.provenance.get("ended", "?"), manifest.run_id)
+
+
+def asked_exit_code(manifest: Manifest) -> int:
+    """What the process of a finished stage ends with: 0, or what the stage asked for (a gate)."""
+    return int(manifest.summary.get("exit_code", 0))
 
 
 def finish_run(place: Workplace) -> dict[str, int]:
@@ -205,7 +209,8 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
         raise
     finally:
         stop_file(handler)
-    record_state(place, plan, planned, "done", attempt, started=started, ended=True)
+    code = asked_exit_code(manifest)
+    record_state(place, plan, planned, "done", attempt, started=started, ended=True, exit_code=code)
     remember_artifact(place, plan, planned, manifest, published_in_s=clock.seconds["publishing"])
     outputs.when_published()
     shutil.rmtree(work_dir)
