@@ -158,14 +158,27 @@ def plan_run(config: Config, run_id: str | None = None) -> Plan:
     for stage in STAGES:
         payload = _payload(stage, config, planned)
         planned[stage.name] = PlannedStage(stage, fingerprint_of(payload), payload)
+    origin = "" if run_id else "; it begins with the configuration's name: rename the file, or set `profile: NAME`"
     named = run_id or f"{config.profile}-{planned['analyze'].fingerprint[:8]}"
-    if not _RUN_ID.fullmatch(named):
-        origin = "" if run_id else "; it begins with the configuration's name: rename the file, or set `profile: NAME`"
+    return Plan(check_run_id(named, origin), planned)
+
+
+def check_run_id(run_id: str, origin: str = "") -> str:
+    """The name of a run itself.
+
+    Args:
+        run_id: the name.
+        origin: where it comes from, for the end of the message.
+
+    Raises:
+        ConfigError: a name that the stores cannot keep.
+    """
+    if not _RUN_ID.fullmatch(run_id):
         raise ConfigError(
-            f"{named!r} cannot be the name of a run: expected at most 128 letters, digits and ._=-, the first one a "
+            f"{run_id!r} cannot be the name of a run: expected at most 128 letters, digits and ._=-, the first one a "
             f"letter, a digit or _{origin}"
         )
-    return Plan(named, planned)
+    return run_id
 
 
 def fingerprint_of(payload: Mapping[str, Any]) -> str:
