@@ -23,6 +23,8 @@ from pipeline_common.prompts import PromptFormat, Turn, encode_prompts
 SAFE: Final = "safe"
 UNSAFE: Final = "unsafe"
 NO_AXIOM: Final = "all"
+LONGEST_AXIOM: Final = 128
+"""Characters; a score is kept under its axiom's name (`aqi_scores.name`)."""
 NO_SOURCE: Final = "unknown"
 
 PROMPT_SCHEMA: Final = pa.schema(
@@ -83,7 +85,7 @@ def read_prompts(source: Source, columns: PromptColumns) -> tuple[dict[bytes, La
         Prompts by their text's key, in source order; and the counts so far (`kept` and what follows are not set).
 
     Raises:
-        InputError: a missing or constant column, no row, or only one label.
+        InputError: a missing or constant column, no row, only one label, or texts in the place of axioms.
     """
     named = {"input": columns.input, "safety_label": columns.safety_label}
     named |= {
@@ -121,6 +123,7 @@ def read_prompts(source: Source, columns: PromptColumns) -> tuple[dict[bytes, La
     counts.other_labels = dict(sorted(others.items()))
     counts.contradictory = len(contradictions)
     _check_labels(source.reference, list(found.values()), counts)
+    _check_axioms(source.reference, columns, list(found.values()))
     return {key: prompt for key, prompt in found.items() if key not in contradictions}, counts
 
 
@@ -192,6 +195,15 @@ def _check_labels(reference: str, prompts: Sequence[LabelledPrompt], counts: Pro
             f"{reference}: expected prompts of both labels, {SAFE!r} and {UNSAFE!r}; found {found}"
             + (f", and others: {others}" if others else "")
             + "; label the prompts with these two words, or set prepare.prompt_columns.safety_label=NAME"
+        )
+
+
+def _check_axioms(reference: str, columns: PromptColumns, prompts: Sequence[LabelledPrompt]) -> None:
+    longest = max(len(prompt.axiom) for prompt in prompts)
+    if longest > LONGEST_AXIOM:
+        raise InputError(
+            f"{reference}: an axiom in {columns.axiom!r} has {longest} characters, expected the short name of a topic, "
+            f"at most {LONGEST_AXIOM}; set prepare.prompt_columns.axiom=NAME, or to nothing where there is none"
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from jobs.prepare.labelled_prompts import (
+    LONGEST_AXIOM,
     LabelledPrompt,
     PromptCounts,
     check_enough,
@@ -16,6 +17,7 @@ from jobs.prepare.labelled_prompts import (
 from jobs.prepare.reading import Source, open_source
 from pipeline_common.config import PromptColumns
 from pipeline_common.errors import InputError
+from pipeline_common.tables import AQI_SCORES
 from tests.prepare.conftest import make_prompts, write_parquet
 
 COLUMNS = PromptColumns()
@@ -79,6 +81,17 @@ def test_no_axiom_column_means_one_axiom(tmp_path: Path) -> None:
 def test_unusable_labels_are_refused(rows: list[dict[str, str]], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         read_prompts(source_of(rows, tmp_path), COLUMNS)
+
+
+@pytest.mark.parametrize("length", [LONGEST_AXIOM, LONGEST_AXIOM + 1])
+def test_texts_in_the_place_of_axioms_are_refused_before_a_database_does(length: int, tmp_path: Path) -> None:
+    assert AQI_SCORES.c.name.type.length == LONGEST_AXIOM
+    source = source_of([row("a", "safe", axiom="x" * length), row("b", "unsafe")], tmp_path)
+    if length == LONGEST_AXIOM:
+        assert len(read_prompts(source, COLUMNS)[0]) == 2
+        return
+    with pytest.raises(InputError, match=r"'axiom' has 129 characters.* set prepare\.prompt_columns\.axiom=NAME"):
+        read_prompts(source, COLUMNS)
 
 
 def test_an_empty_set_is_refused(tmp_path: Path) -> None:
