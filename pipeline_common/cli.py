@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from pipeline_common.context import Context, Outputs
     from pipeline_common.stages import Plan
 
-EXIT_INTERRUPTED = 130
-
 
 def stage_main(
     name: str, load_run: Callable[[], Callable[[Context], Outputs]], argv: Sequence[str] | None = None
@@ -58,7 +56,7 @@ def stage_main(
         manifest = execution.run_stage(place, plan, plan.stages[name], load_run(), force=arguments.force)
         if stage is STAGES[-1]:
             execution.finish_run(place)
-        return int(manifest.summary.get("exit_code", 0))
+        return execution.asked_exit_code(manifest)
 
     return guard(name, work)
 
@@ -69,7 +67,7 @@ def build_parser(program: str, description: str) -> argparse.ArgumentParser:
         prog=program,
         description=description,
         epilog="Exit codes: 0 done; 1 unexpected or transient, try again; 2 configuration or usage; 3 an input is "
-        "missing or damaged; 4 damaged, with analyze.gate=true; 143 stopped with its state saved.",
+        "missing or damaged; 4 damaged, with analyze.gate=true; 130 interrupted; 143 stopped with its state saved.",
     )
     parser.add_argument(
         "--config",
@@ -143,7 +141,7 @@ def set_process_defaults(config: Config) -> None:
 
 def guard(name: str, work: Callable[[], int]) -> int:
     """Run `work`; explained errors become one message and their exit code, others a traceback and 1."""
-    from pipeline_common.errors import PipelineError
+    from pipeline_common.errors import EXIT_INTERRUPTED, PipelineError
     from pipeline_common.logs import start_streams, write_end
 
     try:

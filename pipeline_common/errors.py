@@ -6,10 +6,17 @@
 | 1 | unexpected or transient | yes |
 | 2 | configuration or usage | no |
 | 3 | an input is missing or damaged | no |
+| 4 | the verdict is damaged, with `analyze.gate` (no error: the stage is done) | no |
+| 130 | interrupted by Ctrl-C | yes, goes on |
 | 143 | stopped by SIGTERM with its state saved | yes, resumes |
 """
 
 from __future__ import annotations
+
+from typing import Final
+
+EXIT_INTERRUPTED: Final = 130
+"""After Ctrl-C, as shells count it: 128 + SIGINT."""
 
 
 class PipelineError(Exception):

@@ -18,7 +18,7 @@ from pipeline_common.config import flatten
 from pipeline_common.context import Context, Outputs
 from pipeline_common.database import write_rows
 from pipeline_common.database.lock import LockLostError, StageLock, hold_stage
-from pipeline_common.errors import InputError, PipelineError, TerminatedError
+from pipeline_common.errors import EXIT_INTERRUPTED, InputError, PipelineError, TerminatedError
 from pipeline_common.explaining import explain, why_not_cached
 from pipeline_common.json_logs import FIELDS
 from pipeline_common.logs import get_logger, start_file, stop_file
@@ -118,11 +118,15 @@ def reuse(place: Workplace, plan: Plan, planned: PlannedStage, manifest: Manifes
     """Take a finished artifact (from `find_finished`) into this run."""
     if not is_recorded(place, plan, planned):
         write_artifact_rows(place, plan, place.store.locate(manifest))
-        record_state(
-            place, plan, planned, "cached", manifest.provenance.get("attempt", 1), started=provenance.now(), ended=True
-        )
+        attempt, code = manifest.provenance.get("attempt", 1), asked_exit_code(manifest)
+        record_state(place, plan, planned, "cached", attempt, started=provenance.now(), ended=True, exit_code=code)
     remember_artifact(place, plan, planned, manifest)
     _log.info("cached: %s, made %s by run %s", manifest.key, manifest.provenance.get("ended", "?"), manifest.run_id)
+
+
+def asked_exit_code(manifest: Manifest) -> int:
+    """What the process of a finished stage ends with: 0, or what the stage asked for (a gate)."""
+    return int(manifest.summary.get("exit_code", 0))
 
 
 def finish_run(place: Workplace) -> dict[str, int]:
@@ -205,7 +209,8 @@ def _attempt(place: Workplace, plan: Plan, planned: PlannedStage, run: Run, lock
         raise
     finally:
         stop_file(handler)
-    record_state(place, plan, planned, "done", attempt, started=started, ended=True)
+    code = asked_exit_code(manifest)
+    record_state(place, plan, planned, "done", attempt, started=started, ended=True, exit_code=code)
     remember_artifact(place, plan, planned, manifest, published_in_s=clock.seconds["publishing"])
     outputs.when_published()
     shutil.rmtree(work_dir)
@@ -228,7 +233,9 @@ def _log_failure(
     if isinstance(error, LockLostError):
         return
     state = "stopped" if isinstance(error, TerminatedError | KeyboardInterrupt) else "failed"
-    code = explained.exit_code if isinstance(explained, PipelineError) else 1
+    code, message = (explained.exit_code if isinstance(explained, PipelineError) else 1), str(explained)
+    if isinstance(error, KeyboardInterrupt):
+        code, message = EXIT_INTERRUPTED, "interrupted"
     try:
         record_state(
             place,
@@ -239,7 +246,7 @@ def _log_failure(
             started=started,
             ended=True,
             exit_code=code,
-            message=scrub(str(explained), environment_secrets()),
+            message=scrub(message, environment_secrets()),
             patient=False,
         )
     except PipelineError as second:

@@ -102,13 +102,26 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def image_digest() -> str | None:
+    """The image that this process runs in, as its Job's manifest names it; None outside of images."""
+    return os.environ.get("IMAGE_DIGEST")
+
+
+def command() -> list[str]:
+    """This process's command line as it can be typed again on any machine: the module instead of its file."""
+    module = sys.modules["__main__"].__spec__
+    if module is None:
+        return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return ["python", "-m", module.name.removesuffix(".__main__"), *sys.argv[1:]]
+
+
 def collect(started: str, attempt: int) -> dict[str, Any]:
     """The provenance block of a manifest."""
     return {
         **commit(),
         "version": version(),
-        "image_digest": os.environ.get("IMAGE_DIGEST"),
-        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "image_digest": image_digest(),
+        "argv": command(),
         "packages": package_versions(),
         "machine": describe_machine(),
         "started": started,

@@ -88,7 +88,7 @@ def record_state(
         "attempt": attempt,
         "started_at": started,
         "ended_at": provenance.now() if ended else None,
-        "exit_code": 0 if finished else exit_code,
+        "exit_code": (exit_code or 0) if finished else exit_code,
         "message": message,
         "artifact": planned.key if finished else None,
     }

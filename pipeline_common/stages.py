@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 FINGERPRINT_SCHEMA: Final = 1
 
+# A folder of the store and a key of every table (128 characters there) are called so.
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
 # Who else is told about a training changes nothing of what it makes.
 _TOLD_ONLY: Final = frozenset({"train.report_to"})
 _PROMPT_FIELDS: Final = ("prepare.prompts", "prepare.prompts_revision", "prepare.prompt_columns.*")
@@ -86,7 +89,14 @@ STAGES: Final[tuple[Stage, ...]] = (
         fields=("model", "evaluate"),
         inputs=(_ENVIRONMENT, StageInput("prepare"), StageInput("train")),
         sources=(("evaluate.judge.model", "evaluate.judge.revision"),),
-        outputs=("measures.json", "activations_base.safetensors", "activations_tuned.safetensors", "responses.jsonl"),
+        outputs=(
+            "measures.json",
+            "activations_base.safetensors",
+            "activations_tuned.safetensors",
+            "embeddings.safetensors",
+            "prompts.jsonl",
+            "responses.jsonl",
+        ),
         needs_gpu=True,
     ),
     Stage(
@@ -142,12 +152,33 @@ def plan_run(config: Config, run_id: str | None = None) -> Plan:
 
     Raises:
         InputError: a local file named in the configuration is missing.
+        ConfigError: a name that the stores cannot keep.
     """
     planned: dict[str, PlannedStage] = {}
     for stage in STAGES:
         payload = _payload(stage, config, planned)
         planned[stage.name] = PlannedStage(stage, fingerprint_of(payload), payload)
-    return Plan(run_id or f"{config.profile}-{planned['analyze'].fingerprint[:8]}", planned)
+    origin = "" if run_id else "; it begins with the configuration's name: rename the file, or set `profile: NAME`"
+    named = run_id or f"{config.profile}-{planned['analyze'].fingerprint[:8]}"
+    return Plan(check_run_id(named, origin), planned)
+
+
+def check_run_id(run_id: str, origin: str = "") -> str:
+    """The name of a run itself.
+
+    Args:
+        run_id: the name.
+        origin: where it comes from, for the end of the message.
+
+    Raises:
+        ConfigError: a name that the stores cannot keep.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+        raise ConfigError(
+            f"{run_id!r} cannot be the name of a run: expected at most 128 letters, digits and ._=-, the first one a "
+            f"letter, a digit or _{origin}"
+        )
+    return run_id
 
 
 def fingerprint_of(payload: Mapping[str, Any]) -> str:

@@ -89,5 +89,11 @@ def _shape_cells(found: Diagnosis) -> tuple[Line, ...]:
 
 
 def _test_cells(test: SeparationTest) -> tuple[Line, ...]:
-    values = (test.p_base, test.holm_base, test.p_tuned, test.holm_tuned, test.p_change, test.holm_change)
-    return (line(_scope(test)), *(form.number(value, form.PROBABILITY) for value in values))
+    pairs = ((test.p_base, test.holm_base), (test.p_tuned, test.holm_tuned), (test.p_change, test.holm_change))
+    cells: list[Line] = []
+    for p, adjusted in pairs:
+        # A test that is the only one of its scope is not adjusted; that is not undefined.
+        alone = p is not None and test.scope == "overall"
+        cells.append(form.number(p, form.PROBABILITY))
+        cells.append(form.number(adjusted, form.PROBABILITY, absent="one test" if alone else form.UNDEFINED))
+    return (line(_scope(test)), *cells)

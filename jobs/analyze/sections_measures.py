@@ -170,7 +170,7 @@ def _as_sentence(words: str) -> str:
 def _show_judge(evidence: Evidence) -> Section:
     judgement = evidence.measures.judgement
     if judgement.status == "not_measured" or not judgement.scores:
-        return Section("judge", "Judged answers", (text(f"Not measured. {judgement.note}"),))
+        return Section("judge", "Judged answers", (text(f"Not measured. {_as_sentence(judgement.note)}"),))
     rows = tuple(
         (
             line(score.criterion.replace("_", " ")),

@@ -34,6 +34,7 @@ def show_provenance(evidence: Evidence) -> Section:
         ("base activations", line(evidence.base_activations)),
         ("sha256 of the configuration", line(_digest_settings(settings))),
         ("code of this report", line(_describe_code(code["commit"], code["dirty"]))),
+        ("image of this report", line(_describe_image(provenance.image_digest()))),
     ]
     checks = [
         (line(str(check.get("name"))), line(str(check.get("status"))), line(str(check.get("detail", ""))))
@@ -84,7 +85,7 @@ def _origin_table(evidence: Evidence) -> Table:
             line(name),
             line(manifest.digest()),
             line(_describe_code(manifest.provenance.get("commit"), manifest.provenance.get("dirty"))),
-            line(str(manifest.provenance.get("image_digest") or "no image")),
+            line(_describe_image(manifest.provenance.get("image_digest"))),
             line(" ".join(manifest.provenance.get("argv", [])) or "unknown"),
         )
         for name, manifest in evidence.manifests.items()
@@ -145,3 +146,7 @@ def _describe_code(commit: str | None, dirty: bool | None) -> str:
     if commit is None:
         return "commit unknown"
     return f"{commit}{' with uncommitted changes' if dirty else ''}"
+
+
+def _describe_image(digest: str | None) -> str:
+    return digest or "no image"

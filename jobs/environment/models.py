@@ -39,20 +39,31 @@ def embedded_seed(reference: str) -> int | None:
 
 
 def check_references(config: Config) -> None:
-    """Combinations that cannot work, before anything is fetched.
+    """Names and combinations that cannot work, before anything is fetched.
 
     Raises:
-        ConfigError: the embedded judge for a base it was never shown.
+        ConfigError: a name of no embedded model, the base as its own judge, or the embedded judge for a base it was
+            never shown.
     """
     judge = config.evaluate.judge
+    if _is_made_here(config.model.base) and embedded_seed(config.model.base) is None:
+        raise ConfigError(
+            f"model.base={config.model.base}: the project builds {EMBEDDED_BASE} and {EMBEDDED_BASE}-seed-N (N of up "
+            "to nine digits); give one of them, a hub id or a folder"
+        )
     if judge.kind == "local" and judge.model == EMBEDDED_JUDGE and embedded_seed(config.model.base) is None:
         raise ConfigError(
             "evaluate.judge.model=embedded-judge understands only the project's own sample sentences; for "
             f"model.base={config.model.base} set evaluate.judge.model to a hub id or a folder, "
             "or evaluate.judge.kind=none"
         )
-    if judge.kind == "local" and judge.model == EMBEDDED_BASE:
-        raise ConfigError("evaluate.judge.model=embedded is the base model itself; use embedded-judge")
+    if judge.kind == "local" and _is_made_here(judge.model) and judge.model != EMBEDDED_JUDGE:
+        raise ConfigError(f"evaluate.judge.model={judge.model} is no judge; use {EMBEDDED_JUDGE}, a hub id or a folder")
+
+
+def _is_made_here(reference: str) -> bool:
+    """Whether a reference can only mean a model that the project builds: a hub id has an owner."""
+    return source_kind(reference) == EMBEDDED_BASE and "/" not in reference
 
 
 def resolve_models(context: Context) -> ResolvedModels:

@@ -13,7 +13,7 @@ from jobs.environment.models import check_references, resolve_models
 from pipeline_common import provenance
 from pipeline_common.context import Context, Outputs
 from pipeline_common.logs import get_logger
-from pipeline_common.model_location import MODELS_FILE, ResolvedModels
+from pipeline_common.model_location import MODELS_FILE, ResolvedModels, model_folder
 
 _MARKS: Final = {"ok": "ok", "degraded": "DEGRADED", "failed": "FAILED"}
 _log = get_logger(__name__)
@@ -45,6 +45,11 @@ def run(context: Context) -> Outputs:
     machine.raise_failures(findings)
     with context.clock.phase("fetching or building the models"):
         models = resolve_models(context)
+    if models.base.kind != "embedded":
+        from pipeline_common.gpu.trunk import require_trunk
+
+        with context.clock.phase("reading the architecture of the base model"):
+            require_trunk(model_folder(models.base, context.store))
     _write_report(context.files, config.profile, findings, models)
     degradations = tuple(context.degrade(check.name, check.detail) for check in findings if check.status == "degraded")
     return Outputs(

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from jobs.evaluate.batching import flat_batches
 from jobs.evaluate.model_copies import HostCopies, copying
 from jobs.evaluate.model_fused import fused_layers
-from jobs.evaluate.model_sweep import Pooling, Rows, find_trunk, first_pooled, hooked, states_of
+from jobs.evaluate.model_sweep import Pooling, Rows, first_pooled, hooked, states_of
 from pipeline_common.gpu.attention import flatten_rows, register_varlen
+from pipeline_common.gpu.trunk import find_trunk
 from pipeline_common.logs import get_logger
 from pipeline_common.progress import track
 

@@ -19,6 +19,7 @@ from jobs.evaluate.batching import token_budget_batches
 from jobs.evaluate.metric.representation import require_finite
 from jobs.evaluate.model import pad_right
 from pipeline_common.errors import InputError
+from pipeline_common.gpu.trunk import find_trunk
 from pipeline_common.progress import track
 
 Pooling = Literal["last", "mean"]
@@ -158,18 +159,6 @@ def _make_pool(spans: Sequence[tuple[int, int]], device: Any) -> Callable[[Any],
             return torch.einsum("bt,btd->bd", weights, hidden.float())
 
     return mean
-
-
-def find_trunk(model: Any) -> tuple[Any, Any, Any]:
-    """The model without its head, its layers and its final norm."""
-    trunk = model.base_model
-    layers, norm = getattr(trunk, "layers", None), getattr(trunk, "norm", None)
-    if layers is None or norm is None:
-        raise InputError(
-            f"{type(model).__name__}: expected a trunk with `layers` and `norm` (Llama, Qwen, Mistral, SmolLM and "
-            "their like); this architecture is not supported: choose another model.base"
-        )
-    return trunk, layers, norm
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from jobs.pipeline.machine import Failure
 from pipeline_common import provenance
-from pipeline_common.errors import InputError, PipelineError
+from pipeline_common.errors import EXIT_INTERRUPTED, InputError, PipelineError, TerminatedError
 from pipeline_common.execution import find_finished, finish_run, reuse
 from pipeline_common.explaining import why_not_cached
 from pipeline_common.logs import get_logger
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # What a run needs of an artifact it reuses; the models' hidden states stay where they are.
 _ROWS: Final = "rows/"
+_STOPPED: Final = (EXIT_INTERRUPTED, TerminatedError.exit_code)
 _log = get_logger(__name__)
 
 
@@ -154,7 +155,7 @@ def write_failed_row(place: Workplace, plan: Plan, planned: PlannedStage, failur
         "run_id": plan.run_id,
         "stage": planned.stage.name,
         "fingerprint": planned.fingerprint,
-        "state": "stopped" if failure.exit_code == 143 else "failed",
+        "state": "stopped" if failure.exit_code in _STOPPED else "failed",
         "attempt": max(failure.attempts, known[0]["attempt"] if known else 1),
         "started_at": known[0]["started_at"] if known else provenance.now(),
         "ended_at": provenance.now(),

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline_common.execution import asked_exit_code
 from pipeline_common.json_logs import encode_line
 from pipeline_common.logs import log_format
 from pipeline_common.quantities import describe_seconds
@@ -43,7 +44,7 @@ def print_summary(
     needed = tuple(entry for entry in manifest.files if entry.path == "summary.json")
     folder = place.store.open(manifest.model_copy(update={"files": needed}))
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    code = int(manifest.summary.get("exit_code", 0))
+    code = asked_exit_code(manifest)
     local = place.output / "latest" / "analyze" / "report.html"
     end = {
         "run_id": plan.run_id,

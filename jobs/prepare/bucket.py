@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
-from urllib.parse import urlparse
 
 from pipeline_common.config import ArtifactsConfig
 from pipeline_common.errors import InputError, TransientError
@@ -59,11 +58,12 @@ def download(reference: str, folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _split(reference: str) -> tuple[str, str]:
-    address = urlparse(reference)
-    key = address.path.lstrip("/")
-    if not address.netloc or not key or key.endswith("/"):
+    # No URL: a key may hold ? and #, and what stands behind them is a part of its name.
+    bucket, _, path = reference.removeprefix("s3://").partition("/")
+    key = path.lstrip("/")
+    if not bucket or not key or key.endswith("/"):
         raise InputError(f"{reference}: expected s3://bucket/path/to/file.parquet")
-    return address.netloc, key
+    return bucket, key
 
 
 def _explain(reference: str, response: dict[str, Any]) -> InputError | TransientError:

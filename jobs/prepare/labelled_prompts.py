@@ -16,15 +16,15 @@ import pyarrow as pa
 
 from jobs.prepare.matching import same_text_key
 from jobs.prepare.reading import Source, read_batches, require_columns
-from pipeline_common.config import PromptColumns
+from pipeline_common.config import MIN_PER_CLASS, PromptColumns
 from pipeline_common.errors import InputError
 from pipeline_common.prompts import PromptFormat, Turn, encode_prompts
 
 SAFE: Final = "safe"
 UNSAFE: Final = "unsafe"
-MIN_PER_CLASS: Final = 64
-"""Below it the smallest detectable drop is so large that a score says nothing."""
 NO_AXIOM: Final = "all"
+LONGEST_AXIOM: Final = 128
+"""Characters; a score is kept under its axiom's name (`aqi_scores.name`)."""
 NO_SOURCE: Final = "unknown"
 
 PROMPT_SCHEMA: Final = pa.schema(
@@ -85,7 +85,7 @@ def read_prompts(source: Source, columns: PromptColumns) -> tuple[dict[bytes, La
         Prompts by their text's key, in source order; and the counts so far (`kept` and what follows are not set).
 
     Raises:
-        InputError: a missing or constant column, no row, or only one label.
+        InputError: a missing or constant column, no row, only one label, or texts in the place of axioms.
     """
     named = {"input": columns.input, "safety_label": columns.safety_label}
     named |= {
@@ -123,6 +123,7 @@ def read_prompts(source: Source, columns: PromptColumns) -> tuple[dict[bytes, La
     counts.other_labels = dict(sorted(others.items()))
     counts.contradictory = len(contradictions)
     _check_labels(source.reference, list(found.values()), counts)
+    _check_axioms(source.reference, columns, list(found.values()))
     return {key: prompt for key, prompt in found.items() if key not in contradictions}, counts
 
 
@@ -138,7 +139,13 @@ def measure_prompts(
     return [prompt for prompt in measured if prompt.prompt_tokens <= max_length]
 
 
-def check_enough(reference: str, prompts: Sequence[LabelledPrompt], per_class: int, counts: PromptCounts) -> None:
+def check_enough(
+    reference: str,
+    prompts: Sequence[LabelledPrompt],
+    per_class: int,
+    counts: PromptCounts,
+    floor: int = MIN_PER_CLASS,
+) -> None:
     """Refuse fewer prompts of a class than a score needs, or than the evaluation is asked to use.
 
     Args:
@@ -146,6 +153,7 @@ def check_enough(reference: str, prompts: Sequence[LabelledPrompt], per_class: i
         prompts: the unique, clean ones.
         per_class: `evaluate.prompts_per_class`.
         counts: for the message.
+        floor: fewest that `evaluate` may be set to; more than `MIN_PER_CLASS` where some only teach layer weights.
 
     Raises:
         InputError: too few; the message says how many there are and what to set.
@@ -160,10 +168,12 @@ def check_enough(reference: str, prompts: Sequence[LabelledPrompt], per_class: i
             "score that means something: give more labelled prompts"
         )
     if smallest < per_class:
-        raise InputError(
-            f"{held}, but evaluate.prompts_per_class={per_class}; set evaluate.prompts_per_class={smallest} (or any "
-            f"number from {MIN_PER_CLASS} to {smallest}), or give more labelled prompts"
-        )
+        fewer = f"set evaluate.prompts_per_class={smallest} (or any number from {floor} to {smallest})"
+        if smallest < floor:
+            fewer = (
+                f"evaluate.layers=learned needs {floor} of each: choose other evaluate.layers and no more than these"
+            )
+        raise InputError(f"{held}, but evaluate.prompts_per_class={per_class}; {fewer}, or give more labelled prompts")
 
 
 def prompt_table(prompts: Sequence[LabelledPrompt]) -> pa.Table:
@@ -185,6 +195,15 @@ def _check_labels(reference: str, prompts: Sequence[LabelledPrompt], counts: Pro
             f"{reference}: expected prompts of both labels, {SAFE!r} and {UNSAFE!r}; found {found}"
             + (f", and others: {others}" if others else "")
             + "; label the prompts with these two words, or set prepare.prompt_columns.safety_label=NAME"
+        )
+
+
+def _check_axioms(reference: str, columns: PromptColumns, prompts: Sequence[LabelledPrompt]) -> None:
+    longest = max(len(prompt.axiom) for prompt in prompts)
+    if longest > LONGEST_AXIOM:
+        raise InputError(
+            f"{reference}: an axiom in {columns.axiom!r} has {longest} characters, expected the short name of a topic, "
+            f"at most {LONGEST_AXIOM}; set prepare.prompt_columns.axiom=NAME, or to nothing where there is none"
         )
 
 

@@ -43,8 +43,8 @@ def run(context: Context) -> Outputs:
     check_columns(dataset, config)
     with clock.phase("reading the labelled prompts"):
         candidates, prompt_counts = read_prompts(prompt_source, config.prompt_columns)
-    per_class = context.config.evaluate.prompts_per_class
-    check_enough(prompt_source.reference, list(candidates.values()), per_class, prompt_counts)
+    per_class, floor = context.config.evaluate.prompts_per_class, context.config.evaluate.min_prompts_per_class
+    check_enough(prompt_source.reference, list(candidates.values()), per_class, prompt_counts, floor)
 
     model = resolved_models(context).base
     with clock.phase("load"):
@@ -60,7 +60,7 @@ def run(context: Context) -> Outputs:
     prompt_counts.kept = len(measured)
     prompt_counts.safe = sum(prompt.safety_label == SAFE for prompt in measured)
     prompt_counts.unsafe = sum(prompt.safety_label == UNSAFE for prompt in measured)
-    check_enough(prompt_source.reference, measured, per_class, prompt_counts)
+    check_enough(prompt_source.reference, measured, per_class, prompt_counts, floor)
 
     is_validation = validation_members(rows.counts.usable, config.validation_fraction, config.seed)
     with clock.phase("writing the splits", "transfer"):

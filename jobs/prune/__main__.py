@@ -54,8 +54,11 @@ def main() -> int:
 
 
 def _days(text: str) -> float:
-    days = float(text)
-    if not days >= 0:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: expected a number of days, 0 or more")
     return days
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pipeline_common.config.section import Fraction, PositiveFloat, PositiveInt, Section, Seed
+from pipeline_common.config.section import Fraction, PositiveFloat, PositiveInt, SecretValueError, Section, Seed
 
 MIN_PER_CLASS: Final = 64
 """Scored prompts of a label below which no score is worth printing."""
@@ -33,6 +33,16 @@ class JudgeConfig(Section):
     samples: PositiveInt = Field(5, description="answers sampled per question from an endpoint without logprobs")
     max_requests: PositiveInt | None = Field(5000, description="endpoint: requests of one run, retries included")
 
+    @field_validator("base_url")
+    @classmethod
+    def _path_ends_the_url(cls, url: str | None) -> str | None:
+        # The path of the request is put behind it, and keys are often what follows a question mark.
+        if url is not None and "?" in url:
+            raise SecretValueError(
+                "the address goes on after its path; expected http(s)://host/v1, the key in JUDGE_API_KEY"
+            )
+        return url
+
     @model_validator(mode="after")
     def _endpoint_has_url(self) -> JudgeConfig:
         if self.kind == "endpoint" and not self.base_url:
@@ -50,7 +60,8 @@ class EvaluateConfig(Section):
     pooling: Literal["last", "mean"] = Field(
         "last", description="last: the state of the prompt's last token; mean: of all its tokens"
     )
-    layers: Literal["band", "all", "learned"] | int = Field(
+    # Strict, or `true` would be layer 1.
+    layers: Literal["band", "all", "learned"] | Annotated[int, Field(ge=0, strict=True)] = Field(
         "band", description="band: uniform mean over layer_band of the depth; learned: weights from half of the prompts"
     )
     layer_band: tuple[Fraction, Fraction] = Field(
@@ -81,6 +92,14 @@ class EvaluateConfig(Section):
     def min_prompts_per_class(self) -> int:
         """The floor of `prompts_per_class`: learned layer weights spend half of the prompts."""
         return 2 * MIN_PER_CLASS if self.layers == "learned" else MIN_PER_CLASS
+
+    @field_validator("layer_band")
+    @classmethod
+    def _band_goes_up(cls, band: tuple[float, float]) -> tuple[float, float]:
+        # Turned round it would hold no layer, and the one nearest its middle would be scored instead.
+        if band[0] > band[1]:
+            raise ValueError(f"a band from {band[0]:g} to {band[1]:g} holds no layer; expected the smaller depth first")
+        return band
 
     @model_validator(mode="after")
     def _enough_prompts(self) -> EvaluateConfig:

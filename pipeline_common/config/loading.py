@@ -10,6 +10,7 @@ from typing import Any, Final
 import yaml
 from pydantic import ValidationError
 
+from pipeline_common.config.section import SecretValueError
 from pipeline_common.config.tree import Config, valid_keys
 from pipeline_common.errors import ConfigError
 
@@ -108,6 +109,8 @@ def _explain(detail: Mapping[str, Any]) -> str:
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return _unknown_key(path)
+    if isinstance(detail.get("ctx", {}).get("error"), SecretValueError):
+        return f"{path}: {detail['msg']}"
     return f"{path}: {detail['msg']} (came: {detail.get('input')!r})"
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline_common.database.core import Database
 
 MIGRATIONS: Final = Path(__file__).resolve().parent.parent / "migrations"
-HEAD_REVISION: Final = "0002"
+HEAD_REVISION: Final = "0003"
 # Any number will do, as long as nobody else who shares the database uses it.
 _ADVISORY_KEY: Final = 0x616C69676E
 

@@ -12,5 +12,7 @@ from tests.analyze.report_page import Page, read_page
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, Outputs, Page]:
     """The stage over hand-made artifacts in a real store and a real database: read it, change nothing of it."""
     context = made.make_context(tmp_path_factory.mktemp("analyze"))
-    outputs = run(context)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("IMAGE_DIGEST", made.OWN_IMAGE)
+        outputs = run(context)
     return context, outputs, read_page(context)

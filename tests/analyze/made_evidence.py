@@ -35,6 +35,7 @@ SPENT = {
     "peak_gpu_mib": None,
 }
 """Of 72.5 seconds; artifacts made before this was recorded have none of it, like that of environment here."""
+OWN_IMAGE = "sha256:" + "2e" * 32
 BASE_ACTIVATIONS = "cached from base_activations/0123456789abcdef"
 MASKED_KERNEL = Degradation(
     stage="train", name="no 4-bit kernel", detail="LoRA without quantisation: <libcuda> not found"
@@ -133,7 +134,7 @@ def publish_findings(store: DirectoryStore, plan: Any, scratch: Path, findings: 
                 "commit": "c0ffee" * 6 + "abcd",
                 "dirty": True,
                 "image_digest": "sha256:" + "1f" * 32,
-                "argv": ["__main__.py", "--config", "tiny"],
+                "argv": ["python", "-m", f"jobs.{stage.name}", "--config", "tiny"],
                 "packages": {"numpy": "2.4.6", "torch": "2.13.0" if stage.name != "train" else "2.12.0"},
                 "machine": {"python": "3.11.2", "os": "Linux", "machine": "x86_64", "cpus": 2, "gpus": []},
                 "started": "2026-01-01T10:00:00.000+00:00",

@@ -81,6 +81,10 @@ def test_answers_to_unsafe_prompts_can_be_left_out_of_the_file(tmp_path: Path) -
     assert content.count("Left out of this file.") == 12
     assert "Answers to unsafe prompts are left out of the report" in page.text
     assert "Sure. To do it 3, take your time (tuned)." in page.text
+    plain = (context.files / "report.md").read_text(encoding="utf-8")
+    assert "Both answers are left out of the report." in plain
+    # There is nothing to click on in this page.
+    assert "on a click" not in plain
 
 
 def test_long_answers_are_cut_until_the_page_fits(tmp_path: Path) -> None:

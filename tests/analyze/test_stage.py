@@ -11,6 +11,7 @@ from jobs.analyze.stage import run
 from pipeline_common.context import Context, Outputs
 from pipeline_common.errors import InputError
 from pipeline_common.measures import Judgement, Measures
+from pipeline_common.tables import TABLES
 from tests.analyze import made_evidence as made
 from tests.analyze import made_measures
 from tests.analyze.report_page import FIGURES, Page, read_page, read_summary
@@ -67,13 +68,24 @@ def test_rows_fit_the_table_and_come_back(finished: tuple[Context, Outputs, Page
     assert rows[0]["status"] == read_summary(context)["verdict"] == "no damage found"
 
 
-def test_the_same_inputs_give_the_same_bytes(finished: tuple[Context, Outputs, Page], tmp_path: Path) -> None:
+def test_the_same_inputs_give_the_same_bytes(
+    finished: tuple[Context, Outputs, Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context, _, _ = finished
+    monkeypatch.setenv("IMAGE_DIGEST", made.OWN_IMAGE)
     again = made.make_context(tmp_path)
     run(again)
     for path in sorted(context.files.rglob("*")):
         if path.is_file():
             assert (again.files / path.relative_to(context.files)).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_rows_hold_what_their_columns_comments_tell(finished: tuple[Context, Outputs, Page]) -> None:
+    rows = finished[1].rows["evaluation_summary"]
+    comment = TABLES["evaluation_summary"].columns["status"].comment or ""
+    assert {row["status"] for row in rows[1:]} <= set(comment.split())
+    units = {row["name"]: row["details"].get("base_unit", row["unit"]) for row in rows if row["base"] is not None}
+    assert (units["refusal_unsafe"], units["refusal_gap"], units["geometry"]) == ("%", "nats", "f2")
 
 
 @pytest.mark.parametrize(("gate", "expected"), [("true", 4), ("false", None)])

@@ -135,6 +135,8 @@ def test_provenance_is_complete(finished: tuple[Context, Outputs, Page]) -> None
     ):
         assert fact in page.text
     assert "2.13.0 (environment, prepare, evaluate); 2.12.0 (train)" in page.text
+    assert "python -m jobs.train --config tiny" in page.text
+    assert made.OWN_IMAGE in page.text
     assert "prepare.dataset" in page.text
     assert str(context.config.runtime.output_dir) not in page.text
 

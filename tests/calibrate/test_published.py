@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,13 @@ def test_every_line_of_the_synthetic_tables_is_on_the_page():
     assert len(results) == 62
     assert len(lines) > 62
     assert [line for line in lines if line not in page] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/metric.md", "docs/calibration.md"])
+def test_every_page_that_counts_the_fine_tunes_counts_them_all(published, page):
+    text = (DOCS.parent / page).read_text(encoding="utf-8")
+    told = {int(number) for number in re.findall(r"\b(\d+) fine-tunes (?:of|with)\b", text)}
+    assert told == {sum(found.runs for found in published.kinds)}
 
 
 def test_intervals_cover_and_the_mean_is_right():

@@ -63,6 +63,23 @@ def test_a_persons_mistake_gets_its_exit_code_and_no_traceback(arguments, code, 
     assert not (tmp_path / "out" / "artifacts").exists()
 
 
+@pytest.mark.parametrize("run_id", ["../x", "team/x", "a b", "x" * 129, ".hidden"])
+def test_a_name_that_the_stores_cannot_keep_is_told_before_anything_runs(run_id, tmp_path):
+    done = run("jobs.environment", "--config", "tiny", "--run-id", run_id, f"runtime.output_dir={tmp_path}/out")
+    assert done.returncode == 2
+    assert "cannot be the name of a run: expected at most 128 letters" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_configuration_whose_name_makes_no_run_id_says_how_to_name_it(tmp_path):
+    (path := tmp_path / "my run.yaml").write_text("extends: tiny\n")
+    done = run("jobs.pipeline", "--config", str(path), "--dry-run")
+    assert done.returncode == 2
+    assert "rename the file, or set `profile: NAME`" in done.stderr
+    path.write_text("extends: tiny\nprofile: mine\n")
+    assert run("jobs.pipeline", "--config", str(path), "--dry-run").returncode == 0
+
+
 def test_a_missing_input_is_exit_3_and_names_the_command(tmp_path):
     done = run("jobs.analyze", "--config", "tiny", f"runtime.output_dir={tmp_path}/out")
     assert done.returncode == 3

@@ -15,7 +15,9 @@ import sqlalchemy as sa
 
 from pipeline_common import execution
 from pipeline_common.attempt_folder import LOG_FILE
+from pipeline_common.cli import guard
 from pipeline_common.config import load_config
+from pipeline_common.context import Outputs
 from pipeline_common.errors import InputError, TerminatedError
 from pipeline_common.stages import plan_run
 from pipeline_common.tables import TABLES
@@ -139,6 +141,30 @@ def test_sigterm_stops_a_stage_at_once_or_where_it_asks(place, plan):
     assert time.monotonic() - before < 60
     (row,) = stage_rows(place)
     assert (row["state"], row["exit_code"]) == ("stopped", 143)
+
+
+def test_ctrl_c_is_recorded_with_the_code_that_the_process_ends_with(place, plan, capsys):
+    def wait(context):
+        signal.raise_signal(signal.SIGINT)
+
+    def work():
+        execution.run_stage(place, plan, plan.stages["environment"], wait, force=False)
+
+    assert guard("environment", work) == 130
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    (row,) = stage_rows(place)
+    assert (row["state"], row["exit_code"], row["message"]) == ("stopped", 130, "interrupted")
+
+
+def test_a_gates_exit_code_is_in_the_rows_of_the_run_that_made_it_and_of_one_that_found_it(place, plan):
+    def find_damage(context):
+        return Outputs(summary={**write_one_file(context).summary, "exit_code": 4})
+
+    planned = plan.stages["environment"]
+    for run in (plan, plan_run(place.config, "another")):
+        manifest = execution.run_stage(place, run, planned, find_damage, force=False)
+        assert execution.asked_exit_code(manifest) == 4
+    assert sorted((row["state"], row["exit_code"]) for row in stage_rows(place)) == [("cached", 4), ("done", 4)]
 
 
 def _run_slowly(output, counter):

@@ -146,5 +146,14 @@ def test_the_embedded_judge_knows_only_the_embedded_world():
     check_references(load_config("tiny", ["model.base=embedded-seed-7"]))
     with pytest.raises(ConfigError, match="sample sentences"):
         check_references(load_config("tiny", ["model.base=owner/name"]))
-    with pytest.raises(ConfigError, match="the base model itself"):
-        check_references(load_config("tiny", ["evaluate.judge.model=embedded"]))
+    for base in ("embedded", "embedded-seed-2", "embedded-juge"):
+        with pytest.raises(ConfigError, match=rf"evaluate\.judge\.model={base} is no judge; use embedded-judge"):
+            check_references(load_config("tiny", [f"evaluate.judge.model={base}"]))
+
+
+@pytest.mark.parametrize("base", ["embedded-seed-", "embedded-seed-1234567890", "embedded-judge"])
+def test_a_mistyped_embedded_base_is_not_looked_for_on_the_hub(base):
+    with pytest.raises(ConfigError, match=rf"model\.base={base}: the project builds embedded and embedded-seed-N"):
+        check_references(load_config("tiny", [f"model.base={base}"]))
+    other = ["model.base=embedded-owner/name", "evaluate.judge.kind=none"]
+    check_references(load_config("tiny", other))  # an owner: a hub id

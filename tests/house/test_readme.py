@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from jobs.analyze.stage import DAMAGED_EXIT_CODE
+from pipeline_common.cli import build_parser
 from pipeline_common.config import valid_keys
 from pipeline_common.database import Database
+from pipeline_common.errors import EXIT_INTERRUPTED, PipelineError
 from pipeline_common.stages import REPOSITORY, STAGE_NAMES, STAGES
 from tests.compare.made_runs import MadeRun, make_runs
 
@@ -138,6 +141,14 @@ def test_settings_in_the_readme_exist():
     named -= {name for name in named if name.endswith((".json", ".md", ".py", ".yaml", ".jsonl", ".parquet"))}
     assert len(named) >= 8
     assert named <= keys | sections
+
+
+def test_every_exit_code_is_told():
+    told = re.findall(r"^\| (\d+) \| ", README.split("## Exit codes")[1].split("## ")[0], re.MULTILINE)
+    kinds = {kind.exit_code for kind in (PipelineError, *PipelineError.__subclasses__())}
+    assert {int(code) for code in told} == {0, DAMAGED_EXIT_CODE, EXIT_INTERRUPTED, *kinds}
+    told_by_help = build_parser("any", "").epilog.removeprefix("Exit codes: ")
+    assert re.findall(r"(?:^|; )(\d+) ", told_by_help) == told
 
 
 def test_the_stage_table_names_every_output():

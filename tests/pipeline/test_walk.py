@@ -58,6 +58,7 @@ def test_every_stage_leaves_what_it_promises_with_its_log_and_provenance(walks):
         assert "logs/stage.log" in listed
         assert set(manifest.inputs) == {entry.stage for entry in stage.inputs}
         assert {"commit", "packages", "machine", "started", "ended", "argv"} <= set(manifest.provenance)
+        assert manifest.provenance["argv"][:4] == ["python", "-m", f"jobs.{stage.name}", "--config"]
 
 
 def test_nothing_pickled_and_no_machine_path_is_published(walks):

@@ -85,6 +85,14 @@ def test_an_object_is_fetched_identified_and_read(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "downloads").iterdir()] == ["rows.jsonl"]
 
 
+def test_a_key_is_no_url(tmp_path: Path) -> None:
+    client = boto3.Session().client("s3")
+    for key, text in (("odd/a", "another"), ("odd/a#1?b.jsonl", "this one")):
+        client.put_object(Bucket="data", Key=key, Body=text.encode())
+    path, _ = download("s3://data/odd/a#1?b.jsonl", tmp_path / "downloads")
+    assert path.read_text(encoding="utf-8") == "this one"
+
+
 @pytest.mark.parametrize(
     ("reference", "message"),
     [

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from jobs.prepare.labelled_prompts import (
+    LONGEST_AXIOM,
     LabelledPrompt,
     PromptCounts,
     check_enough,
@@ -16,6 +17,7 @@ from jobs.prepare.labelled_prompts import (
 from jobs.prepare.reading import Source, open_source
 from pipeline_common.config import PromptColumns
 from pipeline_common.errors import InputError
+from pipeline_common.tables import AQI_SCORES
 from tests.prepare.conftest import make_prompts, write_parquet
 
 COLUMNS = PromptColumns()
@@ -81,6 +83,17 @@ def test_unusable_labels_are_refused(rows: list[dict[str, str]], message: str, t
         read_prompts(source_of(rows, tmp_path), COLUMNS)
 
 
+@pytest.mark.parametrize("length", [LONGEST_AXIOM, LONGEST_AXIOM + 1])
+def test_texts_in_the_place_of_axioms_are_refused_before_a_database_does(length: int, tmp_path: Path) -> None:
+    assert AQI_SCORES.c.name.type.length == LONGEST_AXIOM
+    source = source_of([row("a", "safe", axiom="x" * length), row("b", "unsafe")], tmp_path)
+    if length == LONGEST_AXIOM:
+        assert len(read_prompts(source, COLUMNS)[0]) == 2
+        return
+    with pytest.raises(InputError, match=r"'axiom' has 129 characters.* set prepare\.prompt_columns\.axiom=NAME"):
+        read_prompts(source, COLUMNS)
+
+
 def test_an_empty_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "prompts.csv").write_text("axiom,safety_label,source_dataset,input,target\n")
     with pytest.raises(InputError, match="has no rows"):
@@ -106,6 +119,13 @@ def test_fewer_than_the_evaluation_wants_names_the_option() -> None:
     with pytest.raises(InputError, match=r"set evaluate\.prompts_per_class=80 "):
         check_enough("set.csv", labelled(100, 80), 256, PromptCounts(read=180))
     check_enough("set.csv", labelled(100, 80), 80, PromptCounts(read=180))
+
+
+def test_too_few_for_learned_layers_are_not_sent_to_a_number_that_the_configuration_refuses() -> None:
+    with pytest.raises(InputError, match=r"evaluate\.layers=learned needs 128 of each: choose other"):
+        check_enough("set.csv", labelled(200, 100), 256, PromptCounts(read=300), floor=128)
+    with pytest.raises(InputError, match=r"=150 \(or any number from 128 to 150\)"):
+        check_enough("set.csv", labelled(200, 150), 256, PromptCounts(read=350), floor=128)
 
 
 def test_a_prompt_longer_than_allowed_is_left_out_not_cut(tokenizer: Any) -> None:

@@ -201,6 +201,9 @@ def test_the_command_removes_with_apply_alone(place: Workplace) -> None:
     latest = place.output / "latest"
     latest.mkdir()
     (latest / "train").symlink_to(place.output / "no-such-folder")
+    for days in ("x", "-1", "nan", "inf"):
+        refused = prune(place, "--keep-days", days)
+        assert (refused.returncode, f"{days}: expected a number of days" in refused.stderr) == (2, True), refused.stderr
     assert prune(place, "--keep-days", "0").returncode == 0
     assert keys(place) == SHARED | OF_A | OF_B | ORPHANS
     done = prune(place, "--keep-days", "0", "--apply")

@@ -32,7 +32,7 @@ from jobs.pipeline.cluster.volumes import claims_of, warn_of_claims
 from pipeline_common.config import Config, load_config
 from pipeline_common.errors import ConfigError, InputError, TransientError
 from pipeline_common.provenance import REPOSITORY
-from pipeline_common.stages import find_stage
+from pipeline_common.stages import check_run_id, find_stage
 
 MANIFEST: Final = REPOSITORY / "k8s" / "pipeline.yaml"
 # A person waits: a server that is away for longer is away.
@@ -82,6 +82,7 @@ def run_stage_job(
     found = find_stage(stage)
     # Before anything is asked: a mistyped key, or a value no profile would take.
     load_config(config or _FULL_PROFILE, overrides)
+    check_run_id(run_id or "any")
     api = open_cluster(f"make run STAGE={stage}")
     template = api.get("cronjobs", stage)
     if template is None:
@@ -114,6 +115,7 @@ def start_pipeline(
 ) -> int:
     """Create another pipeline Job from `k8s/pipeline.yaml`: a new run beside those that are there."""
     load_config(config or _FULL_PROFILE, overrides)
+    check_run_id(run_id or "any")
     api = open_cluster("make run")
     template = _pipeline_template(manifest)
     extra = [*(["--config", config] if config else []), *overrides]

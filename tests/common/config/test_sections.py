@@ -34,6 +34,19 @@ def test_learned_layer_weights_need_prompts_for_both_halves():
     assert load_config("tiny", ["evaluate.prompts_per_class=64"]).evaluate.min_prompts_per_class == 64
 
 
+def test_a_band_of_layers_goes_from_the_smaller_depth_to_the_larger():
+    assert load_config("tiny", ["evaluate.layer_band=[0.5, 0.5]"]).evaluate.layer_band == (0.5, 0.5)
+    with pytest.raises(ConfigError, match=r"evaluate.layer_band: .*a band from 0.8 to 0.4 holds no layer"):
+        load_config("tiny", ["evaluate.layer_band=[0.8, 0.4]"])
+
+
+@pytest.mark.parametrize("layers", ["-1", "true", "1.5", "last"])
+def test_what_is_no_layer_is_refused_before_anything_runs(layers):
+    with pytest.raises(ConfigError, match=r"evaluate\.layers"):
+        load_config("tiny", [f"evaluate.layers={layers}"])
+    assert load_config("tiny", ["evaluate.layers=0"]).evaluate.layers == 0
+
+
 @pytest.mark.parametrize(("layers", "scored", "most"), [("band", 256, 255), ("learned", 128, 127)])
 def test_more_components_than_scored_prompts_span_are_refused(layers, scored, most):
     settings = [f"evaluate.layers={layers}", "evaluate.prompts_per_class=128"]
@@ -48,6 +61,30 @@ def test_other_forms_of_the_index_are_named_in_a_list_and_off_by_default():
     assert chosen == ("b4", "legacy100")
     with pytest.raises(ConfigError, match=r"evaluate.extra_indices.0: Input should be 'b4' or 'legacy100'"):
         load_config("tiny", ["evaluate.extra_indices=[b5]"])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "evaluate.judge.base_url=https://ada:hunter2@127.0.0.1/v1",
+        "evaluate.judge.base_url=https://hunter2@127.0.0.1/v1",
+        "evaluate.judge.base_url=https://127.0.0.1/v1?key=hunter2",
+        "prepare.dataset=s3://ada:hunter2@bucket/rows.csv",
+        "prepare.prompts=s3://ada:hunter2@bucket/prompts.csv",
+        "artifacts.uri=s3://ada:hunter2@bucket/prefix",
+    ],
+)
+def test_an_address_with_a_secret_is_refused_and_not_repeated(setting):
+    """The configuration stands in manifests, rows and reports."""
+    with pytest.raises(ConfigError) as caught:
+        load_config("tiny", ["evaluate.judge.kind=endpoint", setting])
+    assert setting.partition("=")[0] in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_at_sign_in_a_path_is_no_secret():
+    config = load_config("tiny", ["prepare.dataset=s3://bucket/team@home/rows.csv"])
+    assert config.prepare.dataset == "s3://bucket/team@home/rows.csv"
 
 
 def test_no_key_could_hold_a_secret():

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import calinski_harabasz_score
 
-from jobs.evaluate.metric.geometry import score_geometry
+from jobs.evaluate.metric.geometry import MIN_AXIOM_ROWS, score_geometry
 from jobs.evaluate.metric.representation import average_layers
 from pipeline_common.errors import InputError
 from pipeline_common.measures import Estimate
+from pipeline_common.stages import REPOSITORY
 
 N, LAYERS, WIDTH = 140, 4, 12
 AXIOMS = [f"axiom {(i // 2) % 3}" for i in range(N)]
@@ -119,6 +120,14 @@ def test_axioms_with_one_label_or_few_rows_are_undefined_and_named():
     assert mean.reason.startswith("mean of 1 of 3 axioms; undefined: one label: 0 safe")
     assert mean.base == scores["axiom", "main"].base
     assert scores["overall", "pooled"].status == "ok"
+
+
+@pytest.mark.parametrize(("pairs", "status"), [(MIN_AXIOM_ROWS, "ok"), (MIN_AXIOM_ROWS - 1, "undefined")])
+def test_the_floor_of_an_axiom_is_the_one_that_the_page_tells(pairs, status):
+    axioms = ["small" if i < 2 * pairs else "main" for i in range(N)]  # the labels take turns
+    assert score(axioms=axioms)["axiom", "small"].status == status
+    page = (REPOSITORY / "docs" / "own-data.md").read_text(encoding="utf-8")
+    assert f"An axiom needs {MIN_AXIOM_ROWS} scored prompts of each label" in page
 
 
 def test_without_any_usable_axiom_or_label_everything_is_undefined():

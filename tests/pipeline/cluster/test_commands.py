@@ -78,6 +78,10 @@ def test_a_mistake_creates_nothing(make_cluster):
         done = call(cluster.kubeconfig, "job", *arguments)
         assert done.returncode == 2
         assert told in done.stderr
+    for command in (["job", "--stage", "train"], ["pipeline"]):
+        done = call(cluster.kubeconfig, *command, "--run-id", "a b")
+        assert done.returncode == 2
+        assert "'a b' cannot be the name of a run" in done.stderr
     assert cluster.api.requests == []
 
 
