@@ -9,6 +9,7 @@ from sklearn.metrics import davies_bouldin_score, silhouette_score
 from jobs.evaluate.metric.diagnostics import measure_pair
 from jobs.evaluate.metric.geometry import score_geometry
 from pipeline_common.diagnostic_measures import ClusterShape, Diagnostics
+from pipeline_common.errors import InputError
 from pipeline_common.measures import Measures
 
 N, LAYERS, WIDTH = 140, 3, 12
@@ -110,6 +111,11 @@ def test_the_order_of_the_prompts_does_not_matter(found):
     order = np.random.default_rng(9).permutation(N)
     shuffled = measure(BASE[order], TUNED[order], UNSAFE[order], [AXIOMS[i] for i in order], [IDS[i] for i in order])
     assert shuffled[1] == found
+
+
+def test_inputs_that_do_not_belong_together_are_refused():
+    with pytest.raises(InputError, match="'axioms': 139"):
+        measure(axioms=AXIOMS[:-1])
 
 
 def test_the_seed_is_used_and_the_record_is_json(found):
