@@ -84,7 +84,7 @@ def test_resampled_scatter_equals_repeating_the_rows():
         assert resampled.between_sq[b] == pytest.approx(float(repeated.between_sq))
     one_row_three_times = counts.astype(float)[:1] * np.array([1, 0, 0, 1, 1, 0]) + np.array([1.0, 0, 0, 0, 0, 0])
     with pytest.raises(ix.UndefinedScore, match="coincide"):
-        resampled_scatter(gram_matrix(rows, 0.0), unsafe, one_row_three_times)
+        resampled_scatter(gram_matrix(rows, 0.0), unsafe, np.vstack([counts[1:], one_row_three_times]))
 
 
 def test_weights_keep_every_strata_size_and_give_the_sample_variance():
