@@ -50,11 +50,12 @@ def test_indices_have_no_unit_and_dunn_takes_the_wider_group(unit):
 
 
 def test_equal_rows_lie_0_apart_whatever_the_last_digit_of_their_product():
-    # As two equal rows may leave a matrix product: 1 + 1 - 2 (1 + 2e-16) is below 0, and a root of it is no number.
-    above = np.nextafter(1.0, 2.0)
+    # As two equal rows may leave a matrix product: 1 + 1 - 2 (1 + 1e-15) is below 0, and a root of it is no number.
+    above = 1.0 + 1e-15
     products = np.array([[1.0, above, -1.0, -1.0], [above, 1.0, -1.0, -1.0], [-1.0, -1, 1.0, above], [-1, -1, above, 1]])
     unsafe = np.array([False, False, True, True])
-    np.testing.assert_array_equal(clusters.distance_matrix(Gram(products, 0.0)) > 0, unsafe[:, None] != unsafe)
+    distances = clusters.distance_matrix(Gram(products, 0.0))
+    np.testing.assert_array_equal(distances, np.where(unsafe[:, np.newaxis] == unsafe, 0.0, 2.0))
     assert clusters.davies_bouldin(Gram(products, 0.0), unsafe) == 0.0  # (0 + 0) / 2
 
 

@@ -63,6 +63,10 @@ def test_a_base_without_direction_is_undefined_and_a_tuned_one_has_no_cosine():
     assert compare(planted, nothing).cosine is None
     with pytest.raises(UndefinedScore, match="1 unsafe"):
         compare(planted, planted, np.arange(80) == 3)
+    zeros = np.zeros((80, 2))
+    with pytest.raises(UndefinedScore, match="there is no direction"):
+        compare(zeros, planted)
+    assert compare(planted, zeros).cosine is None
 
 
 def test_a_direction_within_rounding_is_none():

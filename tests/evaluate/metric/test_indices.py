@@ -167,6 +167,8 @@ def test_coinciding_centroids_leave_xbi_undefined_and_aqi_0():
     assert float(ix.aqi(s)) == 0.0
     with pytest.raises(ix.UndefinedScore, match="centroids coincide"):
         ix.xie_beni(s)
+    with pytest.raises(ix.UndefinedScore, match="centroids coincide"):
+        ix.xie_beni(ix.Scatter(np.ones(2), np.array([1.0, 0.0]), 2, 2))  # one of two resamples
 
 
 def test_b4_refuses_a_pool_that_is_no_reference():
