@@ -69,6 +69,16 @@ def test_pairing_tells_apart_what_the_prompts_own_spread_would_hide():
     assert gap.is_told_apart
 
 
+def test_the_difference_of_two_f2_drops_is_resampled_in_pairs():
+    # Drops of 30 and 20 %; resample by resample 9, 10 and 11 points apart, though each ranges over 20.
+    first, second = Drop(30.0, np.array([19.0, 30.0, 41.0])), Drop(20.0, np.array([10.0, 20.0, 30.0]))
+    found = compare_f2(first, second, 7)
+    # The quantiles .025 and .975 of three values lie 5 % of a step inside the outer two.
+    assert (found.name, found.unit, found.n) == ("f2_drop", "points", 7)
+    assert found.estimate.model_dump() == pytest.approx({"value": 10.0, "low": 9.05, "high": 10.95})
+    assert found.is_told_apart
+
+
 def test_swapping_the_runs_swaps_the_sign():
     one, other = made(30, shift=-1.0, noise=0.3), made(20, shift=-0.5, noise=0.3, seed=2)
     for compare in (compare_gaps, compare_log_odds):
