@@ -52,7 +52,9 @@ def test_indices_have_no_unit_and_dunn_takes_the_wider_group(unit):
 def test_equal_rows_lie_0_apart_whatever_the_last_digit_of_their_product():
     # As two equal rows may leave a matrix product: 1 + 1 - 2 (1 + 1e-15) is below 0, and a root of it is no number.
     above = 1.0 + 1e-15
-    products = np.array([[1.0, above, -1.0, -1.0], [above, 1.0, -1.0, -1.0], [-1.0, -1, 1.0, above], [-1, -1, above, 1]])
+    products = np.array(
+        [[1.0, above, -1.0, -1.0], [above, 1.0, -1.0, -1.0], [-1.0, -1, 1.0, above], [-1, -1, above, 1]]
+    )
     unsafe = np.array([False, False, True, True])
     distances = clusters.distance_matrix(Gram(products, 0.0))
     np.testing.assert_array_equal(distances, np.where(unsafe[:, np.newaxis] == unsafe, 0.0, 2.0))
