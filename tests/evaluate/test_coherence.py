@@ -26,6 +26,7 @@ def test_words():
         ("Take the lamp.", True, 1.0),
         ("Take thelamp wiat.", True, 1 / 3),
         ("take the lam", False, 1.0),  # the last word of a cut answer is left out
+        ("take xyz lam", False, 1 / 2),  # and no more than that one
         ("take the lam", True, 2 / 3),
         ("take the lamp.", False, 1.0),  # a cut right behind a sentence leaves a whole word
         ("", True, 0.0),

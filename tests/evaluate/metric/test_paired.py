@@ -123,5 +123,11 @@ def test_bad_input_is_refused():
         mean_change([1.0, 2.0], [1.0])
     with pytest.raises(InputError, match="at least 1"):
         rate_change("refusal_unsafe", [], [])
+    with pytest.raises(InputError, match="expected one per prompt"):
+        mean_change([[1.0]], [[1.0]])
+    with pytest.raises(InputError, match=r"log-odds and labels: \(4,\) values against \(3,\)"):
+        refusal_gap([1.0] * 4, [1.0] * 4, [True, False, False])
+    with pytest.raises(InputError, match=r"prompt 2 \(1 of 4 prompts\)"):
+        refusal_gap([1.0] * 4, [1.0, 1.0, np.nan, 1.0], [True, True, False, False])
     with pytest.raises(UndefinedScore, match="1 unsafe"):
         refusal_gap([1.0, 2.0, 3.0], [1.0] * 3, [True, False, False])

@@ -121,6 +121,8 @@ def test_the_order_of_the_prompts_does_not_matter(options):
 
 
 def test_too_few_prompts_to_learn_and_score_are_refused():
+    base, one_topic = activations(1, 4.0, (4,))[:256], ["all"] * 256
+    assert fit_ruler(base, UNSAFE[:256], one_topic, IDS[:256], mode="learned").scored.sum() == 128  # 64 of each: enough
     rows = np.arange(250)  # 125 of each label: 62 or 63 would be scored
     with pytest.raises(InputError, match=r"leaves 62 safe prompts .* at least 64\. Give at least 128 prompts of each"):
         fit_ruler(activations(1)[rows], UNSAFE[rows], AXIOMS[:250], IDS[:250], mode="learned")
