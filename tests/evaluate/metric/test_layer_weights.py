@@ -70,3 +70,5 @@ def test_nothing_to_weigh_by_is_undefined():
     forms = layer_forms(activations(2, (1,)), UNSAFE, LAYER_AXIS, EVERY)
     with pytest.raises(ix.UndefinedScore, match="no layer separates"):
         fit_layer_weights(type(forms)(forms.within, np.zeros_like(forms.between_sq)))
+    with pytest.raises(ix.UndefinedScore, match="no spread within"):
+        fit_layer_weights(type(forms)(np.diag([1.0, 0.0]), np.eye(2)))  # the second layer has none

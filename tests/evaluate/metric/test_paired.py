@@ -125,6 +125,10 @@ def test_bad_input_is_refused():
         rate_change("refusal_unsafe", [], [])
     with pytest.raises(InputError, match="expected one per prompt"):
         mean_change([[1.0]], [[1.0]])
+    with pytest.raises(InputError, match="scores: NaN or infinity at prompt 1"):
+        mean_change([1.0, np.nan], [1.0, 1.0])
+    with pytest.raises(InputError, match=r"refusal log-odds: \(4,\) values against \(1,\)"):
+        refusal_gap([1.0] * 4, [1.0], [True, True, False, False])
     with pytest.raises(InputError, match=r"log-odds and labels: \(4,\) values against \(3,\)"):
         refusal_gap([1.0] * 4, [1.0] * 4, [True, False, False])
     with pytest.raises(InputError, match=r"prompt 2 \(1 of 4 prompts\)"):
