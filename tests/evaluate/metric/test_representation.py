@@ -37,6 +37,11 @@ def test_selected_layers(mode, n_layers, expected):
     assert select_layers(mode, n_layers) == expected
 
 
+def test_a_band_between_two_layers_is_the_one_nearest_its_middle():
+    assert select_layers("band", 10, (0.61, 0.64)) == (6,)  # the middle is 6.25
+    assert select_layers("band", 10, (0.66, 0.69)) == (7,)  # 6.75
+
+
 @pytest.mark.parametrize("layer", [-1, 4])
 def test_a_layer_that_does_not_exist_is_refused(layer):
     with pytest.raises(ConfigError, match=r"layers 0 \(embeddings\) to 3"):
