@@ -201,6 +201,25 @@ def test_more_components_than_there_are_is_an_error_with_the_most_there_can_be()
     assert fit(flat, mode=2, components=5).representation.axes.shape == (WIDTH, 5)
 
 
+@pytest.mark.parametrize(
+    ("offset", "small", "directions"),
+    [
+        # Float32 rounding is a millionth of the states' norm, sqrt(2) x 1000: a spread of .0014.
+        (1000.0, 0.005, 2),
+        (1000.0, 0.0005, 1),
+        (0.0, 0.001, 2),
+    ],
+)
+def test_a_direction_within_rounding_is_no_component(offset, small, directions):
+    turns = np.arange(280)
+    states = np.zeros((280, 2, 2), dtype=np.float32)
+    states[:, 1] = offset + np.stack([np.where(turns % 2, 1, -1), small * np.where(turns // 2 % 2, 1, -1)], axis=1)
+    if directions == 1:
+        with pytest.raises(ConfigError, match=r"spread along 1 directions only.*at most 1"):
+            fit(states, mode=1, components=2)
+    assert fit(states, mode=1, components=directions).representation.axes.shape == (2, directions)
+
+
 def test_variances_along_all_axes_sum_to_the_mean_squared_distance():
     rows = embed_pair(activations(1), activations(1), average_layers((2,)))[0].values
     axes, variances = principal_axes(rows)
