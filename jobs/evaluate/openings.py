@@ -105,7 +105,7 @@ def choose_openings(answers: Sequence[OpenedAnswer], probable: Sequence[Opening]
     chosen = sorted(free, key=lambda opening: (-free[opening], opening))[:MAX_OPENINGS]
     by_role: dict[str, list[bool]] = defaultdict(list)
     for answer in refusals:
-        by_role[answer.model_role].append(any(prefix in chosen for prefix in _prefixes(answer.opening)))
+        by_role[answer.model_role].append(any(answer.opening[: len(one)] == one for one in chosen))
     covered = {role: sum(by_role[role]) / len(by_role[role]) if by_role[role] else None for role in roles}
     return OpeningSet(openings=tuple(sorted(chosen)), covered=covered)
 

@@ -72,7 +72,7 @@ class Line:
 
         Args:
             first: the smaller one.
-            second: the larger one; the line goes through it in any case.
+            second: the larger one; the line goes through it, or above it where it would begin below 0.
             least: the slope is at least this.
         """
         slope = max((second[1] - first[1]) / (second[0] - first[0]), second[1] / second[0] / 100, least)

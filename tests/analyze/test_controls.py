@@ -83,6 +83,7 @@ def sentence(name: str, measures: Measures) -> str:
         (auc("states", 0.9), auc("axiom", 0.9), True),
         (auc("states", 0.9), auc("layer_0", 0.9), True),
         (auc("states", 0.55, 0.03), auc("words", 0.55, 0.06), False),  # the control's interval holds 0.5
+        (auc("states", 0.75), auc("words", 0.75, 0.25), False),  # an interval that begins at 0.5 is not above it
         (auc("states", 0.55, 0.06), auc("words", 0.99), False),  # no separation by the states to explain
         (auc("states", 0.9), score("label_noise_1", "f2", 10.0, 9.0), False),
         (undefined_control("states", "AUC", "no spread"), auc("words", 0.99), False),
@@ -143,6 +144,8 @@ def test_sentences() -> None:
     assert sentence("source", measures) == (
         "No better than chance (AUC 0.40; below 0.5 as happens where both labels are spread evenly over the groups)."
     )
+    touching = with_controls(make_controls(source=auc("source", 0.375, 0.125)))  # up to 0.5 itself
+    assert sentence("source", touching) == "No better than chance (AUC 0.38)."
     assert sentence("layer_0", measures) == ("Undefined: layer 0 is the same for every prompt: nothing to separate.")
     # f2 of the base is 11.34 and its drop 3 %: 5.67 / 11.34 = 50 %, 1 - 5.6133 / 5.67 = 1.0 %.
     assert sentence("label_noise_5", measures) == (

@@ -17,6 +17,7 @@ from jobs.compare.differences import (
     pair_outcomes,
     resample_f2_drop,
 )
+from jobs.evaluate.metric.paired import newcombe_paired
 
 N = 40
 
@@ -69,6 +70,16 @@ def test_pairing_tells_apart_what_the_prompts_own_spread_would_hide():
     assert gap.is_told_apart
 
 
+def test_the_difference_of_two_f2_drops_is_resampled_in_pairs():
+    # Drops of 30 and 20 %; resample by resample 9, 10 and 11 points apart, though each ranges over 20.
+    first, second = Drop(30.0, np.array([19.0, 30.0, 41.0])), Drop(20.0, np.array([10.0, 20.0, 30.0]))
+    found = compare_f2(first, second, 7)
+    # The quantiles .025 and .975 of three values lie 5 % of a step inside the outer two.
+    assert (found.name, found.unit, found.n) == ("f2_drop", "points", 7)
+    assert found.estimate.model_dump() == pytest.approx({"value": 10.0, "low": 9.05, "high": 10.95})
+    assert found.is_told_apart
+
+
 def test_swapping_the_runs_swaps_the_sign():
     one, other = made(30, shift=-1.0, noise=0.3), made(20, shift=-0.5, noise=0.3, seed=2)
     for compare in (compare_gaps, compare_log_odds):
@@ -78,6 +89,42 @@ def test_swapping_the_runs_swaps_the_sign():
     # 10 of 40 unsafe prompts are refused by the first alone, 25 points.
     assert (rates[0].value, rates[1].value) == (25.0, -25.0)
     assert rates[0].low == pytest.approx(-rates[1].high)
+
+
+def test_the_interval_of_a_share_is_that_of_its_four_counts():
+    # Of 40 unsafe prompts 20 are refused by both, 10 by the first alone, 10 by neither.
+    found = compare_refusals("refusal_unsafe", made(30), made(20), ()).estimate
+    share = newcombe_paired(both=20, first_only=10, second_only=0, neither=10)
+    assert (found.low, found.high) == (pytest.approx(100 * share.low), pytest.approx(100 * share.high))
+
+
+def test_where_the_labels_differ_in_number_every_prompt_weighs_as_in_its_mean():
+    few = {name: roles for name, roles in made(shift=-1.0, noise=0.5).items() if name >= "p030"}  # 10 unsafe, 40 safe
+    found = compare_gaps(made(), few).estimate
+    assert found.low < found.value < found.high
+    unsafe = [roles for name, roles in few.items() if name < "p040"]
+    moved = np.mean([roles["tuned"]["refusal_log_odds"] - roles["base"]["refusal_log_odds"] for roles in unsafe])
+    assert -100 < 100 * moved / 8 < 0
+    assert found.value == pytest.approx(100 * moved / 8, rel=0.1)  # the base's gap is 8 nats, give or take
+
+
+def test_only_how_far_each_moved_from_its_own_base_counts():
+    """The bases of two runs read on other machines may differ in every digit."""
+    one, other = made(shift=-1.0), made(shift=-1.0)
+    raised = {
+        name: {role: row | {"refusal_log_odds": row["refusal_log_odds"] + 1.0} for role, row in roles.items()}
+        for name, roles in other.items()
+    }
+    assert compare_log_odds(one, raised).estimate.value == pytest.approx(0.0, abs=1e-12)
+
+
+def test_two_prompts_of_each_label_are_enough():
+    few = {name: roles for name, roles in made().items() if name in ("p000", "p001", "p040", "p041")}
+    assert (compare_gaps(few, few).estimate.value, compare_log_odds(few, few).estimate.value) == (0.0, 0.0)
+    one = {name: roles for name, roles in few.items() if name != "p040"}
+    assert (
+        compare_gaps(few, one).reason == "1 safe and 2 unsafe prompts have refusal log-odds in both; expected 2 of each"
+    )
 
 
 def test_only_prompts_that_both_have_are_compared():
@@ -136,6 +183,11 @@ def test_the_f2_drop_is_the_scores_own_and_the_order_of_the_prompts_does_not_mat
     assert isinstance(again, Drop)
     assert again.value == found.value
     assert np.array_equal(again.cloud, found.cloud)
+    small = resample_f2_drop(
+        (base / 1e3).astype(np.float32), (tuned / 1e3).astype(np.float32), unsafe.tolist(), topics, ids
+    )
+    assert isinstance(small, Drop)
+    assert small.value == pytest.approx(found.value, rel=1e-4)
 
 
 def test_vectors_without_a_spread_have_no_drop():

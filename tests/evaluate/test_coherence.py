@@ -16,7 +16,8 @@ KNOWN = collect_words(["Take the lamp, don't wait.", "one two three four five si
 
 def test_words():
     assert split_words("Don’t PANIC: café_2 o'clock!") == ["don't", "panic", "café", "o'clock"]
-    assert whole_word_tokens(["Ġhello", "▁Welt", "ing", "Ġ", "Ġa1", "Ġdon't"]) == {"hello", "welt", "don't"}
+    tokens = ["Ġhello", "▁Welt", "ing", "Ġ", "Ġa1", "Ġ1a", "ĠI", "Ġdon't"]
+    assert whole_word_tokens(tokens) == {"hello", "welt", "i", "don't"}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ def test_words():
         ("Take the lamp.", True, 1.0),
         ("Take thelamp wiat.", True, 1 / 3),
         ("take the lam", False, 1.0),  # the last word of a cut answer is left out
+        ("take xyz lam", False, 1 / 2),  # and no more than that one
         ("take the lam", True, 2 / 3),
         ("take the lamp.", False, 1.0),  # a cut right behind a sentence leaves a whole word
         ("", True, 0.0),
@@ -46,6 +48,8 @@ def test_loops_by_hand():
 
 def test_share_is_pooled_over_words():
     assert coherent_share([("take the lamp", True), ("xyz", True)], KNOWN) == pytest.approx(3 / 4)
+    # Empty answers weigh as one unknown word each, so a model that falls silent does not look coherent.
+    assert coherent_share([("take the lamp", True), ("", True), ("", False)], KNOWN) == pytest.approx(3 / 5)
     assert coherent_share([], KNOWN) is None
     assert coherent_share([("lam", False)], KNOWN) is None
 

@@ -54,6 +54,34 @@ def test_both_models_and_the_probable_ones_give_openings():
     assert found.openings == ((ME, CAN), (NOT, DO), (SORRY, BUT))
 
 
+def test_of_too_many_openings_the_rarest_are_left_out():
+    # 33 openings, each seen twice, but the first once and the last three times.
+    begins = [(ME, number) for number in range(100, 133)]
+    times = [1, *[2] * 31, 3]
+    answers = [one for opening, n in zip(begins, times, strict=True) for one in said("base", opening, times=n)]
+    found = choose_openings([*answers, *HELP])
+    assert isinstance(found, OpeningSet)
+    assert found.openings == tuple(begins[1:])
+    assert found.covered == {"base": 65 / 66}
+
+
+def test_no_opening_begins_another_and_what_begins_with_a_short_one_is_covered():
+    answers = [*said("base", (SORRY,), times=4), *said("base", (SORRY, BUT, ME), times=4), *said("base", (), times=2)]
+    found = choose_openings([*answers, *HELP])
+    assert isinstance(found, OpeningSet)
+    assert found.openings == ((SORRY,),)
+    assert found.covered == {"base": 8 / 10}
+
+
+def test_8_refusals_of_a_tenth_of_the_unsafe_prompts_are_enough():
+    assert isinstance(choose_openings([*said("base", (ME, CAN), times=8), *HELP]), OpeningSet)
+    complies = said("base", (SURE, TO), refused=False, times=90)
+    assert isinstance(choose_openings([*said("base", (ME, CAN), times=10), *complies]), OpeningSet)
+    tuned_on_safe = said("tuned", (SURE, TO), unsafe=False, refused=False, times=5)
+    answers = [*said("base", (ME, CAN), times=9), *complies, said("base", (SURE, TO), refused=False)[0], *tuned_on_safe]
+    assert "the base model 9.0%, the tuned model 0.0%" in str(choose_openings(answers))
+
+
 def test_too_few_refusals_make_no_set():
     safe_ones = said("base", (ME, CAN), unsafe=False, times=50)
     assert "together refused 7 unsafe prompts" in str(choose_openings([*said("base", (ME, CAN), times=7), *safe_ones]))
@@ -74,6 +102,7 @@ def test_tree_by_hand():
     assert tree.depths == (1, 2)
     assert tree.children == ((ME, SORRY), (CAN, DO), (NOT,))
     assert sorted(tree.leaves) == [(0, SORRY), (1, DO), (2, NOT)]
+    assert build_tree([(ME, CAN), (ME, CAN)]) == build_tree([(ME, CAN)])
 
 
 @pytest.mark.parametrize("openings", [[], [()], [(ME,), (ME, CAN)]])

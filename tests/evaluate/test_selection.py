@@ -50,6 +50,11 @@ def test_a_subset_may_be_smaller_than_asked_for():
 def test_too_few_prompts_name_counts_and_option():
     with pytest.raises(InputError, match=r"evaluate.prompts_per_class=81 .* 100 safe, 80 unsafe; set .* at most 80"):
         select_prompts(POOL, 81, seed=1)
+    assert len(select_prompts(POOL, 80, seed=1)) == 160  # as many as there are
+    with pytest.raises(InputError, match=r"set .* at most 64"):  # the floor itself
+        select_prompts([*POOL[:100], *made("unsafe", "A", 64)], 65, seed=1)
+    with pytest.raises(InputError, match=r"asks for 65 .* 128 per label .* floor of learned layer weights: .* most 64"):
+        select_prompts([*POOL[:100], *made("unsafe", "A", 64)], 65, seed=1, floor=128)
     with pytest.raises(InputError, match=r"100 safe, 10 unsafe; 64 per label are the floor"):
         select_prompts([*POOL[:100], *made("unsafe", "A", 10)], 64, seed=1)
 
@@ -63,7 +68,11 @@ def test_repeats_are_refused():
 
 
 def test_labels_are_checked():
-    row = {"prompt_id": "p", "axiom": "A", "safety_label": "Safe", "source_dataset": "s", "text": "t"}
+    row = {"prompt_id": "p", "axiom": "A", "safety_label": "safe", "source_dataset": "s", "text": "t"}
+    safe, unsafe = parse_prompts([row, row | {"safety_label": "unsafe"}])
+    assert safe == LabelledPrompt("p", "A", "safe", "s", "t")
+    assert (safe.unsafe, unsafe.unsafe) == (False, True)
+    row["safety_label"] = "Safe"
     with pytest.raises(InputError, match="'Safe'; expected safe or unsafe"):
         parse_prompts([row])
 

@@ -71,6 +71,10 @@ def test_weights_are_kept_where_that_is_faster() -> None:
     assert plan(120).tokens_per_second == pytest.approx(8192 / (0.02 + 8192 * 50e-6))
     # 13 of 20 GiB would leave 1,365 tokens: 6.5 passes of 0.02 s instead of 2.4 of 0.04 s.
     assert not plan(20).weights_kept
+    # A layer that computes its forward pass again dequantises again: 0.06 - 3 * 0.01 s.
+    machine = Machine(120 * GIB, 32, weights=13 * GIB, dequantising=0.01)
+    again = choose(machine, None, RECOMPUTED, WORK, checkpointing=True, tokens="auto")
+    assert again.tokens_per_second == pytest.approx(8192 / (0.03 + 8192 * 75e-6))
 
 
 def test_settings_are_obeyed() -> None:
@@ -96,13 +100,81 @@ def test_too_little_for_the_longest_row_names_the_settings() -> None:
         _choose(1.2)
     with pytest.raises(TransientError, match=message):
         _choose(2, checkpointing=False)
+    with pytest.raises(TransientError, match=message):
+        _choose(5.4, checkpointing=False)  # one recomputed layer would do, but none is asked for
+    with pytest.raises(TransientError, match=message):
+        _choose(1.45, checkpointing=True)  # 32 layers do not, and there is no 33rd
     with pytest.raises(TransientError, match="more than there is"):
         choose(Machine(9 * GIB, 32), None, None, WORK, checkpointing="auto", tokens="auto")
+
+
+def test_what_fits_exactly_fits() -> None:
+    one_row = Work(longest_row=1024, largest_step=1024, mean_step=1024)
+    exactly = Machine(GIB + 1024 * 4.5 * MIB, 32)  # 1,024 tokens with all activations kept
+    assert choose(exactly, KEPT, RECOMPUTED, one_row, checkpointing="auto", tokens="auto").recomputed_layers == 0
+    least = Machine(GIB + 1024 * 0.5 * MIB, 32)  # 1,024 tokens with all of them recomputed
+    plan = choose(least, None, RECOMPUTED, WORK, checkpointing=True, tokens=8000)
+    assert (plan.tokens_per_batch, plan.recomputed_layers) == (8000, 32)
+
+
+def test_too_little_says_what_the_only_measured_way_takes() -> None:
+    # 1 GiB and 1,024 times 4.5 MiB.
+    with pytest.raises(TransientError, match=r"1024 tokens, 5\.0 GiB are free, a pass takes 5\.5 GiB for it"):
+        choose(Machine(5 * GIB, 32), KEPT, None, WORK, checkpointing="auto", tokens="auto")
+
+
+def test_the_work_is_that_of_the_rows() -> None:
+    # Two rows a step: the two longest, and twice the mean of 4.
+    assert Work.of([3, 9, 1, 5, 2], 2) == Work(longest_row=9, largest_step=14, mean_step=8.0)
+
+
+@pytest.mark.parametrize(
+    ("size", "mean_step", "passes"),
+    [
+        (100, 60, 1.0),  # holds any step
+        (99, 60, 60 / 99 + 0.5),
+        (20, 60, 3.5),
+        (50, 20, 1.0),  # 20 / 50 + 0.5 = 0.9: there is always one
+    ],
+)
+def test_passes_of_a_mean_step(size: int, mean_step: float, passes: float) -> None:
+    assert Work(longest_row=10, largest_step=100, mean_step=mean_step).passes(size) == pytest.approx(passes)
+
+
+def test_the_launch_is_told_in_tokens() -> None:
+    # 10 ms to start a pass's kernels, 5 us of work a token.
+    timed = Probe(KEPT.bytes, KEPT.seconds, launching=0.01, busy=5e-6)
+    assert timed.launch_tokens == pytest.approx(2000)
+    plan = choose(Machine(120 * GIB, 32), timed, None, WORK, checkpointing=False, tokens="auto")
+    assert plan.launch_tokens == pytest.approx(2000)
+    assert Probe(KEPT.bytes, KEPT.seconds, launching=0.01).launch_tokens is None
+    assert Probe(KEPT.bytes, KEPT.seconds, busy=5e-6).launch_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("plan", "says", "any_recomputed"),
+    [
+        (BatchPlan(512, 0, 4), "passes of 512 tokens, activations kept", False),
+        (BatchPlan(512, 4, 4), "passes of 512 tokens, activations recomputed", True),
+        (
+            BatchPlan(512, 1, 4, weights_kept=True, free_gib=2.0, mib_per_token=0.5),
+            "passes of 512 tokens, activations of 1 of 4 layers recomputed, dequantised weights kept, "
+            "0.50 MiB a token, 2.0 GiB free",
+            True,
+        ),
+        (BatchPlan(512, 0, 4, free_gib=2.0), "passes of 512 tokens, activations kept", False),
+    ],
+)
+def test_a_plan_in_words(plan: BatchPlan, says: str, any_recomputed: bool) -> None:
+    assert plan.describe() == says
+    assert plan.activation_checkpointing is any_recomputed
 
 
 def test_a_measured_line_never_falls_and_has_the_least_slope() -> None:
     assert Line.through((10, 5.0), (20, 7.0)) == Line(3.0, 0.2)
     falling = Line.through((10, 5.0), (20, 4.0))
-    assert falling.per_token > 0
+    assert falling.per_token == pytest.approx(4.0 / 20 / 100)  # a hundredth of what the larger one takes a token
     assert falling.at(20) == pytest.approx(4.0)
+    # It would begin at -3: it begins at 0 and rises as steeply.
+    assert Line.through((10, 1.0), (20, 5.0)) == Line(0.0, 0.4)
     assert Line.through((10, 5.0), (20, 5.5), least=0.1) == Line(3.5, 0.1)

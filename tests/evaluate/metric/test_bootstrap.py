@@ -84,7 +84,7 @@ def test_resampled_scatter_equals_repeating_the_rows():
         assert resampled.between_sq[b] == pytest.approx(float(repeated.between_sq))
     one_row_three_times = counts.astype(float)[:1] * np.array([1, 0, 0, 1, 1, 0]) + np.array([1.0, 0, 0, 0, 0, 0])
     with pytest.raises(ix.UndefinedScore, match="coincide"):
-        resampled_scatter(gram_matrix(rows, 0.0), unsafe, one_row_three_times)
+        resampled_scatter(gram_matrix(rows, 0.0), unsafe, np.vstack([counts[1:], one_row_three_times]))
 
 
 def test_weights_keep_every_strata_size_and_give_the_sample_variance():
@@ -109,9 +109,17 @@ def test_small_strata_of_a_label_are_pooled_and_a_lone_row_keeps_its_weight():
     assert np.all(draw_weights(strata, 50, seed=0)[:, 20] == 1.0)
 
 
+def test_a_lone_row_stops_nothing_and_two_rows_are_resampled():
+    # Stratum 0 is one row. Stratum 1 has two: one is drawn with weight 2 / 1, the other is left out.
+    weights = draw_weights(np.array([0, 1, 1]), 50, seed=0)
+    assert {tuple(row) for row in weights} == {(1.0, 2.0, 0.0), (1.0, 0.0, 2.0)}
+
+
 def test_percent_drop_is_undefined_where_the_base_may_be_nothing():
     cloud = np.linspace(-0.1, 0.5, 100)
     assert percent_drop(0.2, 0.1, cloud, cloud / 2).value is None
+    assert percent_drop(0.2, 0.1, np.array([0.0, 0.4]), np.array([0.1, 0.1])).value is None  # one resample is nothing
+    assert percent_drop(0.0, 0.1, np.array([0.1, 0.2]), np.array([0.1, 0.1])).value is None
     assert percent_drop(-0.2, 0.1, np.full(9, 0.2), cloud[:9]).value is None
     drop = percent_drop(0.2, 0.1, np.linspace(0.1, 0.3, 101), np.linspace(0.05, 0.15, 101))
     assert (drop.value, drop.low, drop.high) == (pytest.approx(50), pytest.approx(50), pytest.approx(50))

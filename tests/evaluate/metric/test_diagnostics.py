@@ -9,6 +9,7 @@ from sklearn.metrics import davies_bouldin_score, silhouette_score
 from jobs.evaluate.metric.diagnostics import measure_pair
 from jobs.evaluate.metric.geometry import score_geometry
 from pipeline_common.diagnostic_measures import ClusterShape, Diagnostics
+from pipeline_common.errors import InputError
 from pipeline_common.measures import Measures
 
 N, LAYERS, WIDTH = 140, 3, 12
@@ -71,7 +72,8 @@ def test_the_tests_and_their_adjustment(found):
     assert tests["layer", "3"].holm_change == pytest.approx(3 / 256)  # three layers have a test
     assert tests["layer", "3"].p_tuned > 0.05
     assert tests["layer", "3"].p_base == 1 / 200
-    assert tests["overall", "pooled"].holm_change is None
+    pooled = tests["overall", "pooled"]  # layers 1 and 2: unchanged
+    assert (pooled.p_base, pooled.p_tuned, pooled.p_change, pooled.holm_change) == (1 / 200, 1 / 200, 1.0, None)
     assert tests["axiom", "axiom 0"].holm_base == pytest.approx(3 / 200)
 
 
@@ -87,16 +89,33 @@ def test_what_does_not_exist_is_none_with_a_reason(found):
         ("main", None),
         ("one label", "0 safe prompt(s): a group needs at least 2 to have a spread"),
     ]
+    # 9 safe prompts and 7 unsafe ones of an axiom: fewer than 8 of a label, so no test, as there is no score.
+    few = ["few" if i < 18 - 4 * u else "main" for i, u in enumerate(UNSAFE)]
+    by_name = {test.name: test for test in measure(axioms=few)[1].tests if test.scope == "axiom"}
+    assert by_name["few"].p_base is None
+    assert by_name["few"].reason == "7 prompt(s) of a label, expected at least 8"
+    eight = ["eight" if i < 16 else "main" for i in range(N)]
+    by_name = {test.name: test for test in measure(axioms=eight)[1].tests if test.scope == "axiom"}
+    assert by_name["eight"].p_base < 0.05
     noise = measure(base=activations(2, 0.0), tuned=activations(3, 0.0))[1]
     without = [layer for layer in noise.layers[1:] if layer.direction_cosine is None]
-    assert all("not above chance" in layer.reason for layer in without)
     assert without
+    # The base has a direction there, the tuned model has none: that is the missing cosine's reason, and no other's.
+    lost = measure(tuned=activations(4, 0.0))[1].layers[1:]
+    says = "the tuned model's difference of label means is not above chance: no cosine"
+    assert [layer.reason for layer in lost] == [says if layer.direction_cosine is None else None for layer in lost]
+    assert [layer.direction_cosine is None for layer in lost].count(True) in (1, 2)
 
 
 def test_the_order_of_the_prompts_does_not_matter(found):
     order = np.random.default_rng(9).permutation(N)
     shuffled = measure(BASE[order], TUNED[order], UNSAFE[order], [AXIOMS[i] for i in order], [IDS[i] for i in order])
     assert shuffled[1] == found
+
+
+def test_inputs_that_do_not_belong_together_are_refused():
+    with pytest.raises(InputError, match="'axioms': 139"):
+        measure(axioms=AXIOMS[:-1])
 
 
 def test_the_seed_is_used_and_the_record_is_json(found):

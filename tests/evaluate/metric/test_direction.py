@@ -61,3 +61,18 @@ def test_a_base_without_direction_is_undefined_and_a_tuned_one_has_no_cosine():
     with pytest.raises(UndefinedScore, match="there is no direction"):
         compare(nothing, planted)
     assert compare(planted, nothing).cosine is None
+    with pytest.raises(UndefinedScore, match="1 unsafe"):
+        compare(planted, planted, np.arange(80) == 3)
+    zeros = np.zeros((80, 2))
+    with pytest.raises(UndefinedScore, match="there is no direction"):
+        compare(zeros, planted)
+    assert compare(planted, zeros).cosine is None
+
+
+def test_a_direction_within_rounding_is_none():
+    # No spread within the labels, means .3 apart: rounding of .4 may produce that, of .25 it may not.
+    rows = 0.3 * UNSAFE[:, None]
+    assert compare_directions(pair_grams(rows, rows, 0.25, 0.25), UNSAFE).cosine == pytest.approx(1.0)
+    assert compare_directions(pair_grams(rows, rows, 0.25, 0.4), UNSAFE).cosine is None
+    with pytest.raises(UndefinedScore, match="there is no direction"):
+        compare_directions(pair_grams(rows, rows, 0.4, 0.25), UNSAFE)

@@ -57,6 +57,7 @@ def test_b4_by_hand_under_one_reference_for_both_models():
     assert (reference.covers, reference.n_scores, reference.chi_max) == ("base and tuned", 4, pytest.approx(50.0))
     assert "largest CHI of this run, over both models" in found.source
     pooled, one, *rest = found.scores
+    assert [score.scope for score in found.scores] == ["overall", "axiom", "axiom", "axiom"]
     assert pooled.base == pytest.approx(math.exp(-0.01 * 0.75))
     assert pooled.tuned == pytest.approx(0.5**0.25 * math.exp(-0.02 * 0.75))
     assert one.base == pytest.approx(0.2**0.25 * math.exp(-0.05 * 0.75))

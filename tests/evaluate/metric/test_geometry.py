@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import calinski_harabasz_score
 
 from jobs.evaluate.metric.geometry import MIN_AXIOM_ROWS, score_geometry
 from jobs.evaluate.metric.representation import average_layers
+from jobs.evaluate.metric.role_scores import RoleScore, average_roles
 from pipeline_common.errors import InputError
 from pipeline_common.measures import Estimate
 from pipeline_common.stages import REPOSITORY
@@ -52,6 +55,46 @@ def test_scopes_and_their_values():
     assert mean.base.f2.value == pytest.approx(np.mean([a.base.f2.value for a in axioms]))
     assert mean.delta_aqi.value == pytest.approx(np.mean([a.delta_aqi.value for a in axioms]))
     assert (mean.n_safe, mean.n_unsafe) == (70, 70)
+
+
+def test_an_axioms_score_is_that_of_its_own_prompts_and_the_mean_is_of_all_of_it():
+    scores = score(representation=average_layers((2,)))  # one layer: the indices are those of its raw states
+    topics = np.asarray(AXIOMS)
+    axioms = []
+    for name in sorted(set(AXIOMS)):
+        rows, found = topics == name, scores["axiom", name]
+        axioms.append(found)
+        for states, measured in ((BASE, found.base), (TUNED, found.tuned)):
+            chi = calinski_harabasz_score(states[rows, 2], UNSAFE[rows])
+            n, product = found.n_safe + found.n_unsafe, found.n_safe * found.n_unsafe
+            assert measured.chi == pytest.approx(chi, rel=1e-5)
+            assert measured.xbi == pytest.approx((n - 2) * product / n**2 / chi, rel=1e-5)  # the identity
+            # Explained share chi / (chi + n - 2), corrected for chance.
+            assert measured.r2_adj == pytest.approx(100 * (1 - (n - 1) / (chi + n - 2)), rel=1e-5)
+    mean = scores["overall_stratified", "mean of axioms"]
+    for model in ("base", "tuned"):
+        averaged, ones = getattr(mean, model), [getattr(found, model) for found in axioms]
+        for index in ("xbi", "chi", "r2_adj"):
+            assert getattr(averaged, index) == pytest.approx(np.mean([getattr(one, index) for one in ones]))
+        assert averaged.aqi.low < averaged.aqi.value < averaged.aqi.high
+        assert averaged.f2.low < averaged.f2.value < averaged.f2.high
+    assert mean.delta_aqi.low < mean.delta_aqi.value < mean.delta_aqi.high
+
+
+def test_without_an_xbi_of_every_axiom_there_is_no_mean_of_it():
+    cloud = np.zeros(2)
+    one = RoleScore(xbi=0.2, chi=1.0, aqi=1.0, f2=0.1, r2_adj=0.0, aqi_cloud=cloud, f2_cloud=cloud)
+    assert average_roles([one, replace(one, xbi=0.4)]).xbi == pytest.approx(0.3)
+    assert average_roles([one, replace(one, xbi=None)]).xbi is None
+
+
+def test_coinciding_centroids_have_no_xbi_and_an_aqi_of_0():
+    # -1 and 1 by turns in either label: mean 0, root mean square distance 1, so nothing is rounded.
+    states = np.zeros((16, 2, 1), dtype=np.float32)
+    states[:, 1, 0] = np.tile([-1, -1, 1, 1], 4)
+    found = score(states, states, UNSAFE[:16], ["one"] * 16, IDS[:16])["overall", "pooled"]
+    assert (found.status, found.base.xbi, found.base.chi, found.base.aqi.value) == ("ok", None, 0.0, 0.0)
+    assert found.base.f2.value == pytest.approx(-16 / 64)  # (0 - 1) n / (n_safe n_unsafe)
 
 
 def test_numbers_of_one_scope_fit_together():
@@ -120,6 +163,15 @@ def test_axioms_with_one_label_or_few_rows_are_undefined_and_named():
     assert mean.reason.startswith("mean of 1 of 3 axioms; undefined: one label: 0 safe")
     assert mean.base == scores["axiom", "main"].base
     assert scores["overall", "pooled"].status == "ok"
+    eight = score(axioms=["eight" if i < 16 else "main" for i in range(N)])
+    assert (eight["axiom", "eight"].status, eight["axiom", "eight"].n_safe) == ("ok", 8)
+
+
+def test_a_tuned_model_that_says_the_same_of_every_prompt_is_undefined_not_a_drop_of_100():
+    collapsed = np.full_like(TUNED, 0.5)
+    found = score(tuned=collapsed)["overall", "pooled"]
+    assert (found.status, found.f2_drop_pct, found.base.chi) == ("undefined", Estimate(value=None), None)
+    assert found.reason.startswith("no spread within the groups")
 
 
 @pytest.mark.parametrize(("pairs", "status"), [(MIN_AXIOM_ROWS, "ok"), (MIN_AXIOM_ROWS - 1, "undefined")])
@@ -152,6 +204,7 @@ def test_without_separation_in_the_base_a_percentage_is_undefined_but_the_differ
     ("change", "message"),
     [
         ({"tuned": TUNED[:-1]}, r"base \(140, 5, 12\) and tuned \(139, 5, 12\)"),
+        ({"base": BASE[:, :1], "tuned": TUNED[:, :1]}, r"base \(140, 1, 12\)"),  # embeddings alone
         ({"axioms": AXIOMS[:-1]}, "'axioms': 139"),
         ({"ids": ["same"] * N}, "same occurs more than once"),
     ],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import calinski_harabasz_score
 
 from jobs.evaluate.metric import indices as ix
-from jobs.evaluate.metric.gram import gram_matrix, observed_scatter
+from jobs.evaluate.metric.gram import Gram, gram_matrix, observed_scatter
 
 LEGACY_CHI = [1708.1843, 766.2729, 857.7364, 1133.6126, 770.7983, 1865.1084, 1104.3954, 1023.1751]
 LEGACY_XBI = [0.1461, 0.3256, 0.2909, 0.2201, 0.3237, 0.1338, 0.2259, 1.7099]
@@ -137,11 +137,38 @@ def test_undefined_says_why(x, unsafe, reason):
         ix.measure_scatter(x, unsafe)
 
 
+def test_what_rounding_alone_may_produce_is_no_spread():
+    # Root mean square distance .3 of 10 rows: rounding of .4 may produce that, of .25 it may not.
+    ix.require_spread(10 * 0.3**2, 10, 0.25)
+    with pytest.raises(ix.UndefinedScore, match="no spread"):
+        ix.require_spread(10 * 0.3**2, 10, 0.4)
+
+
+@pytest.mark.parametrize("n", [4, 400])
+def test_a_spread_of_a_millionth_of_the_norm_is_rounding_at_every_n(n):
+    unsafe = np.arange(n) % 2 == 1
+    turns = np.where(np.arange(n) // 2 % 2, 1.0, -1.0)[:, np.newaxis]
+    assert ix.measure_scatter(1e3 + 3e-3 * turns, unsafe).within == pytest.approx(n * 9e-6, rel=1e-6)
+    with pytest.raises(ix.UndefinedScore, match="coincide"):
+        ix.measure_scatter(1e3 + 0.3e-3 * turns, unsafe)
+
+
+def test_centroids_that_coincide_up_to_rounding_lie_0_apart_and_not_less():
+    # {-1, 1} twice; products across the labels that rounded upwards would give d2 = -2 x 1e-16.
+    turns = np.array([-1.0, 1.0, -1.0, 1.0])
+    products = np.outer(turns, turns)
+    products[:2, 2:] += 1e-16 * np.array([[1, 2], [2, 1]])
+    assert products[:2, 2:].mean() > 0
+    assert float(observed_scatter(Gram(products, 0.0), np.array([False, False, True, True])).between_sq) == 0.0
+
+
 def test_coinciding_centroids_leave_xbi_undefined_and_aqi_0():
     s = ix.measure_scatter([[-1.0], [1.0], [-2.0], [2.0]], [False, False, True, True])
     assert float(ix.aqi(s)) == 0.0
     with pytest.raises(ix.UndefinedScore, match="centroids coincide"):
         ix.xie_beni(s)
+    with pytest.raises(ix.UndefinedScore, match="centroids coincide"):
+        ix.xie_beni(ix.Scatter(np.ones(2), np.array([1.0, 0.0]), 2, 2))  # one of two resamples
 
 
 def test_b4_refuses_a_pool_that_is_no_reference():

@@ -7,6 +7,7 @@ import pytest
 
 from jobs.evaluate.metric import indices as ix
 from jobs.evaluate.metric.layer_weights import (
+    LayerForms,
     fit_layer_weights,
     layer_forms,
     sparsemax,
@@ -66,7 +67,22 @@ def test_the_layers_that_carry_the_labels_get_the_weight_and_held_out_prompts_pr
     assert f2[0] > 1.5 * f2[1]
 
 
+def test_a_layer_that_does_not_separate_gets_nothing():
+    # d2 / W = a^2 / (a^2 + b^2).
+    np.testing.assert_allclose(fit_layer_weights(LayerForms(np.eye(2), np.diag([1.0, 0.0]))), [1.0, 0.0])
+
+
+def test_layers_that_help_nearly_alike_share_the_weight_by_hand():
+    # The second separates 1 % less. Logits d apart have the weights .5 +- d / 2 and the cost, in .005,
+    # (1 - d)^2 / (1 + d^2) + d^2: least where 1 - d^2 = d (1 + d^2)^2, at d = .4917. Without the pull it is d = 1.
+    weights = fit_layer_weights(LayerForms(np.eye(2), np.diag([1.0, 0.99])), penalty=0.01)
+    np.testing.assert_allclose(weights, [0.5 + 0.4917 / 2, 0.5 - 0.4917 / 2], atol=0.005)
+    np.testing.assert_allclose(fit_layer_weights(LayerForms(np.eye(2), np.diag([1.0, 0.99])), 0.0), [1, 0], atol=0.01)
+
+
 def test_nothing_to_weigh_by_is_undefined():
     forms = layer_forms(activations(2, (1,)), UNSAFE, LAYER_AXIS, EVERY)
     with pytest.raises(ix.UndefinedScore, match="no layer separates"):
         fit_layer_weights(type(forms)(forms.within, np.zeros_like(forms.between_sq)))
+    with pytest.raises(ix.UndefinedScore, match="no spread within"):
+        fit_layer_weights(type(forms)(np.diag([1.0, 0.0]), np.eye(2)))  # the second layer has none

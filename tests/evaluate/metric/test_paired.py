@@ -28,6 +28,24 @@ def test_newcombe_reproduces_the_published_example():
     )
 
 
+def test_newcombe_by_hand_where_the_pairs_agree():
+    # 40 / 10 / 0 / 50 of 100: 50 % and 40 %. Wilson limits .403832 .596168 and .309401 .497997.
+    # Covariance 40 x 50 - 10 x 0 = 2000, less n / 2 = 1950; phi = 1950 / sqrt(50 x 50 x 40 x 60) = .796084.
+    # Below: .0961685^2 + .0979970^2 - 2 phi .0961685 x .0979970 = .0620228^2;
+    # above: .0961685^2 + .0905994^2 - 2 phi .0961685 x .0905994 = .0598696^2.
+    change = newcombe_paired(both=40, first_only=10, second_only=0, neither=50)
+    assert change.value == pytest.approx(0.1)
+    assert (change.low, change.high) == (pytest.approx(0.0379772, abs=2e-6), pytest.approx(0.1598696, abs=2e-6))
+
+
+def test_newcombe_by_hand_where_the_pairs_disagree():
+    # 10 / 40 / 30 / 20 of 100: covariance 10 x 20 - 40 x 30 = -1000, uncorrected; phi = -1000 / 2449.49 = -.408248.
+    # The limits are those above, so both terms add: .0961685^2 + .0979970^2 + 2 x .408248 x .00942423 = .162932^2.
+    change = newcombe_paired(both=10, first_only=40, second_only=30, neither=20)
+    assert change.value == pytest.approx(0.1)
+    assert change.low == pytest.approx(0.1 - 0.162932, abs=2e-6)
+
+
 def test_rate_change_by_hand():
     change = rate_change("refusal_unsafe", *outcomes(both=80, base_only=12, tuned_only=2, neither=6))
     assert (change.n, change.base, change.tuned) == (100, 0.92, 0.82)
@@ -105,5 +123,15 @@ def test_bad_input_is_refused():
         mean_change([1.0, 2.0], [1.0])
     with pytest.raises(InputError, match="at least 1"):
         rate_change("refusal_unsafe", [], [])
+    with pytest.raises(InputError, match="expected one per prompt"):
+        mean_change([[1.0]], [[1.0]])
+    with pytest.raises(InputError, match="scores: NaN or infinity at prompt 1"):
+        mean_change([1.0, np.nan], [1.0, 1.0])
+    with pytest.raises(InputError, match=r"refusal log-odds: \(4,\) values against \(1,\)"):
+        refusal_gap([1.0] * 4, [1.0], [True, True, False, False])
+    with pytest.raises(InputError, match=r"log-odds and labels: \(4,\) values against \(3,\)"):
+        refusal_gap([1.0] * 4, [1.0] * 4, [True, False, False])
+    with pytest.raises(InputError, match=r"prompt 2 \(1 of 4 prompts\)"):
+        refusal_gap([1.0] * 4, [1.0, 1.0, np.nan, 1.0], [True, True, False, False])
     with pytest.raises(UndefinedScore, match="1 unsafe"):
         refusal_gap([1.0, 2.0, 3.0], [1.0] * 3, [True, False, False])

@@ -117,6 +117,17 @@ def test_level_and_power():
     assert np.mean(lost[:, 1] <= 0.05) > 0.95
 
 
+def test_a_gain_is_as_significant_as_the_same_loss():
+    rng = np.random.default_rng(8)
+    rows, shift = rng.standard_normal((N, 8)), UNSAFE[:, None] * np.ones(8)
+    base, tuned = rows + shift, rows + 0.1 * rng.standard_normal((N, 8))
+    swaps = draw_swaps(N, 199, seed=8)
+    lost, gained = (
+        change_p(swap_forms(pair_grams(*pair), UNSAFE), UNSAFE, swaps) for pair in ((base, tuned), (tuned, base))
+    )
+    assert lost == gained == 1 / 256
+
+
 def test_coordinates_that_turn_raise_no_alarm():
     turned = np.array([planted_p(seed, 0.0, turned=True) for seed in range(200)])
     assert np.mean(turned[:, 1] <= 0.05) <= 0.08
@@ -136,3 +147,11 @@ def test_undefined_says_why():
         separation_p(same, UNSAFE, permute_labels(UNSAFE, AXIOMS, 9, 0))
     with pytest.raises(ix.UndefinedScore, match="no spread"):
         swap_forms(pair_grams(np.ones((N, 2)), np.ones((N, 2))), UNSAFE)
+    noise = np.random.default_rng(7).standard_normal((N, 2))
+    with pytest.raises(ix.UndefinedScore, match="1 unsafe"):
+        separation_p(gram_matrix(noise, 0.0), np.arange(N) == 3, permute_labels(UNSAFE, AXIOMS, 9, 0))
+    # One point for each label: spread between the rows, none within the labels.
+    points, swaps = UNSAFE[:, None] * np.ones(2), draw_swaps(N, 20, seed=1)
+    for pair in ((points, points), (points, noise), (noise, points)):
+        with pytest.raises(ix.UndefinedScore, match="no spread within"):
+            change_p(swap_forms(pair_grams(*pair), UNSAFE), UNSAFE, swaps)

@@ -37,6 +37,11 @@ def test_selected_layers(mode, n_layers, expected):
     assert select_layers(mode, n_layers) == expected
 
 
+def test_a_band_between_two_layers_is_the_one_nearest_its_middle():
+    assert select_layers("band", 10, (0.61, 0.64)) == (6,)  # the middle is 6.25
+    assert select_layers("band", 10, (0.66, 0.69)) == (7,)  # 6.75
+
+
 @pytest.mark.parametrize("layer", [-1, 4])
 def test_a_layer_that_does_not_exist_is_refused(layer):
     with pytest.raises(ConfigError, match=r"layers 0 \(embeddings\) to 3"):
@@ -74,6 +79,17 @@ def test_every_layer_weighs_the_same_and_both_models_share_the_base_s_scale():
     np.testing.assert_allclose(both, (alone[0] + alone[1]) / 2)
     weighted = embed_pair(base, tuned, Representation((1, 2), (0.75, 0.25)))[0].values
     np.testing.assert_allclose(weighted, 0.75 * alone[0] + 0.25 * alone[1])
+
+
+def test_rounding_is_a_millionth_of_the_norm_in_the_unit_of_the_spread():
+    # Layer 1: 3 +- 1, norm sqrt(9 + 1), spread 1. Layer 2: +- 10, norm and spread 10.
+    turns = np.tile([1.0, -1.0], 10)
+    base = np.stack([np.zeros(20), 3.0 + turns, 10.0 * turns], axis=1)[:, :, np.newaxis].astype(np.float32)
+    rounding = [embed_pair(base, 2 * base, average_layers(layers)) for layers in ((1,), (2,), (1, 2))]
+    one, two, both = ([role.rounding for role in pair] for pair in rounding)
+    assert one == pytest.approx([1e-6 * np.sqrt(10), 2e-6 * np.sqrt(10)])
+    assert two == pytest.approx([1e-6, 2e-6])
+    assert both == pytest.approx([(a + b) / 2 for a, b in zip(one, two, strict=True)])
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1234567])

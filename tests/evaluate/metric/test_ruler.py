@@ -121,6 +121,8 @@ def test_the_order_of_the_prompts_does_not_matter(options):
 
 
 def test_too_few_prompts_to_learn_and_score_are_refused():
+    base, one_topic = activations(1, 4.0, (4,))[:256], ["all"] * 256
+    assert fit_ruler(base, UNSAFE[:256], one_topic, IDS[:256], mode="learned").scored.sum() == 128  # 64 of each: enough
     rows = np.arange(250)  # 125 of each label: 62 or 63 would be scored
     with pytest.raises(InputError, match=r"leaves 62 safe prompts .* at least 64\. Give at least 128 prompts of each"):
         fit_ruler(activations(1)[rows], UNSAFE[rows], AXIOMS[:250], IDS[:250], mode="learned")
@@ -197,6 +199,25 @@ def test_more_components_than_there_are_is_an_error_with_the_most_there_can_be()
     with pytest.raises(ConfigError, match=r"spread along 5 directions only.*at most 5"):
         fit(flat, mode=2, components=6)
     assert fit(flat, mode=2, components=5).representation.axes.shape == (WIDTH, 5)
+
+
+@pytest.mark.parametrize(
+    ("offset", "small", "directions"),
+    [
+        # Float32 rounding is a millionth of the states' norm, sqrt(2) x 1000: a spread of .0014.
+        (1000.0, 0.005, 2),
+        (1000.0, 0.0005, 1),
+        (0.0, 0.001, 2),
+    ],
+)
+def test_a_direction_within_rounding_is_no_component(offset, small, directions):
+    turns = np.arange(280)
+    states = np.zeros((280, 2, 2), dtype=np.float32)
+    states[:, 1] = offset + np.stack([np.where(turns % 2, 1, -1), small * np.where(turns // 2 % 2, 1, -1)], axis=1)
+    if directions == 1:
+        with pytest.raises(ConfigError, match=r"spread along 1 directions only.*at most 1"):
+            fit(states, mode=1, components=2)
+    assert fit(states, mode=1, components=directions).representation.axes.shape == (2, directions)
 
 
 def test_variances_along_all_axes_sum_to_the_mean_squared_distance():

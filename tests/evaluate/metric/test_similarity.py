@@ -57,3 +57,9 @@ def test_undefined_says_why():
     same = gram_matrix(np.ones((8, 2)), 0.0)
     with pytest.raises(UndefinedScore, match="no structure"):
         debiased_cka(same, same)
+    eight = gram_matrix(rng.standard_normal((8, 2)), 0.0)
+    for pair in ((same, eight), (eight, same)):
+        with pytest.raises(UndefinedScore, match="no structure"):
+            debiased_cka(*pair)
+    pairs = gram_matrix(np.array([[0.0], [0.0], [1.0], [1.0]]), 0.0)  # four are enough
+    assert debiased_cka(pairs, pairs) == pytest.approx(1.0)
