@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from pipeline_common.config import ModelConfig, RuntimeConfig
 from pipeline_common.errors import ConfigError, InputError
+from pipeline_common.gpu.foreign_code import describe_loading_error
 from pipeline_common.gpu.four_bit import import_failure
 from pipeline_common.gpu.quantizing import quantised_by
 from pipeline_common.gpu.tokenizer import load_tokenizer as load_tokenizer  # callers find both loaders here
@@ -86,9 +87,12 @@ def load_base(folder: Path, placement: Placement, *, packed: torch.dtype | None 
                 device_map={"": stays},
                 local_files_only=True,
                 use_safetensors=True,
+                trust_remote_code=False,
             )
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} does not load as a causal language model: {error}") from error
+        raise InputError(
+            f"{folder} does not load as a causal language model: {describe_loading_error(error)}"
+        ) from error
     _keep_weights_as_quantised(model)
     return model.eval()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline_common.errors import InputError
+from pipeline_common.gpu.foreign_code import describe_loading_error
 
 # What `AutoTokenizer` resolves these to for a Llama is the plain fast tokenizer; going there directly saves torch.
 _PLAIN_CLASSES: Final = frozenset({"TokenizersBackend", "PreTrainedTokenizerFast"})
@@ -22,7 +23,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = _load(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} holds no loadable tokenizer: {error}") from error
+        raise InputError(f"{folder} holds no loadable tokenizer: {describe_loading_error(error)}") from error
     tokenizer.padding_side = "right"
     if tokenizer.pad_token_id is None:
         # Llama-3 reserves tokens that never occur in text; EOS as padding would be masked wherever it is meant.
@@ -41,7 +42,7 @@ def _load(folder: Path) -> Any:
             return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _read(path: Path) -> dict[str, Any]:

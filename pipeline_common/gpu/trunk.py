@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline_common.errors import InputError
+from pipeline_common.gpu.foreign_code import describe_loading_error
 
 
 def find_trunk(model: Any) -> tuple[Any, Any, Any]:
@@ -30,9 +31,11 @@ def require_trunk(folder: Path) -> None:
         InputError: no causal language model that transformers knows, or a trunk of another shape.
     """
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} is no causal language model that can be loaded: {error}") from error
+        raise InputError(
+            f"{folder} is no causal language model that can be loaded: {describe_loading_error(error)}"
+        ) from error
     find_trunk(model)
