@@ -167,6 +167,34 @@ def test_sentences() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("clean", "noisy", "tuned", "says"),
+    [
+        # .2 of .5 is 40 %; .2 to .15 is a drop of 25 %. The made drop is 3 %.
+        (0.5, 0.2, 0.15, "0.200, 40 % of what was measured, and the f2 drop would read 25.0 % instead of 3.0 %."),
+        (0.5, 0.2, None, "0.200, 40 % of what was measured."),
+        (0.0, 0.2, 0.15, "0.200, and the f2 drop would read 25.0 % instead of 3.0 %."),  # nothing to be a share of
+        (0.5, 0.0, 0.1, "0, 0 % of what was measured."),  # nothing to fall from
+    ],
+)
+def test_label_noise_where_separation_is_small(clean: float, noisy: float, tuned: float | None, says: str) -> None:
+    control = Control(
+        name="label_noise_5",
+        unit="f2",
+        how="by hand",
+        value=Estimate(value=noisy),
+        tuned=None if tuned is None else Estimate(value=tuned),
+    )
+    measures = with_controls((control,))
+    pooled, *others = measures.geometry
+    assert pooled.scope == "overall"
+    base = pooled.base.model_copy(update={"f2": Estimate(value=clean)})
+    measures = measures.model_copy(update={"geometry": (pooled.model_copy(update={"base": base}), *others)})
+    assert describe_control(control, measures, LINES) == (
+        f"If another 5 % of the labels were wrong, the base's f2 would be {says}"
+    )
+
+
 def test_every_control_has_a_title_and_a_row() -> None:
     controls = make_controls(words=0.99)
     assert {control.name for control in controls} == set(TITLES)

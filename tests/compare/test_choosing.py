@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 import pytest
@@ -74,6 +75,39 @@ def test_an_unfinished_run_is_not_compared(tmp_path):
     assert {run.run_id for run in choose_runs(made).runs} == {"first", "second"}
     with pytest.raises(InputError, match="no finished run called failed"):
         read_runs(made, ["first", "failed"])
+
+
+def test_runs_of_another_base_are_passed_over(tmp_path):
+    runs = [MadeRun("first"), MadeRun("other", changes={"base_model": "mistral@fff"}), MadeRun("newest")]
+    made = make_runs(tmp_path / "output", runs)
+    for day, run in enumerate(runs, start=1):
+        values = {"created_at": f"2026-01-{day:02d}T00:00:00+00:00"}
+        if run.run_id == "other":
+            values["base_model"] = "mistral"
+        _update(made, "experiments", run.run_id, values)
+    chosen = choose_runs(made)
+    assert ([run.run_id for run in chosen.runs], chosen.left_out) == (["newest", "first"], ())
+
+
+def test_without_a_finished_run_or_its_record_it_says_so(tmp_path):
+    made = make_runs(tmp_path / "output", [MadeRun("first"), MadeRun("second")])
+    record = json.loads(made.store.get_bytes("runs/first/run.json"))
+    del record["stages"]["train"]
+    made.store.put_bytes("runs/first/run.json", json.dumps(record).encode())
+    with pytest.raises(InputError, match=r"the record of run first in .* names no train; run it again"):
+        read_runs(made, ["first", "second"])
+    made.store.delete("runs/first/run.json")
+    with pytest.raises(InputError, match=r"has no record of run first, though the database has"):
+        read_runs(made, ["first", "second"])
+    for run_id in ("first", "second"):
+        _update(made, "stage_runs", run_id, {"state": "failed"})
+    with pytest.raises(InputError, match="holds no finished run yet"):
+        choose_runs(made)
+
+
+def _update(made, table: str, run_id: str, values: dict[str, str]) -> None:
+    of_run = sa.update(TABLES[table]).where(TABLES[table].c.run_id == run_id)
+    made.database.transact(lambda connection: connection.execute(of_run.values(values)))
 
 
 def test_a_database_that_tells_another_story_is_an_error(tmp_path):

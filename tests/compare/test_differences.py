@@ -17,7 +17,9 @@ from jobs.compare.differences import (
     pair_outcomes,
     resample_f2_drop,
 )
+from jobs.evaluate.metric.geometry import score_geometry
 from jobs.evaluate.metric.paired import newcombe_paired
+from jobs.evaluate.metric.representation import average_layers
 
 N = 40
 
@@ -188,6 +190,46 @@ def test_the_f2_drop_is_the_scores_own_and_the_order_of_the_prompts_does_not_mat
     )
     assert isinstance(small, Drop)
     assert small.value == pytest.approx(found.value, rel=1e-4)
+
+
+def two_models(apart: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str], list[str]]:
+    """Base, tuned, labels, topics and ids of 80 prompts, the labels' means so far apart in the base."""
+    random, unsafe = np.random.default_rng(6), np.arange(80) % 2 == 1
+    base = random.normal(size=(80, 6))
+    base[unsafe, 0] += apart
+    tuned = base + 0.4 * random.normal(size=(80, 6))
+    ids = [f"p{number:02d}" for number in range(80)]
+    return base.astype(np.float32), tuned.astype(np.float32), unsafe, ["a" if n < 40 else "b" for n in range(80)], ids
+
+
+def test_the_drop_has_the_interval_of_the_runs_own_score():
+    base, tuned, unsafe, topics, ids = two_models(2.2)
+    found = resample_f2_drop(base, tuned, unsafe.tolist(), topics, ids)
+    assert isinstance(found, Drop)
+    layers = [np.stack([rows, rows], axis=1) for rows in (base, tuned)]
+    score = score_geometry(*layers, unsafe, topics, ids, representation=average_layers((1,)), resamples=2000)[0]
+    assert 0 < score.base.f2.value < 1
+    low, high = np.quantile(found.cloud, [0.025, 0.975])
+    assert [found.value, low, high] == pytest.approx(
+        [score.f2_drop_pct.value, score.f2_drop_pct.low, score.f2_drop_pct.high], rel=1e-3
+    )
+
+
+def test_a_separation_that_may_be_nothing_has_no_drop():
+    base, tuned, unsafe, topics, ids = two_models(0.0)
+    groups = [base[~unsafe], base[unsafe]]
+    within = sum(float(((group - group.mean(0)) ** 2).sum()) for group in groups) / 78
+    # f2 itself is above 0, by chance; some of its resamples are not.
+    assert float(((groups[0].mean(0) - groups[1].mean(0)) ** 2).sum()) / within - 2 / 40 > 0
+    found = resample_f2_drop(base, tuned, unsafe.tolist(), topics, ids)
+    assert found == "no drop in percent: the base's value of f2 is not reliably above 0"
+
+
+def test_a_prompt_that_one_model_answered_is_no_pair():
+    rows = [{"prompt_id": "p", "model_role": role} for role in ("base", "tuned")]
+    assert pair_outcomes([*rows, {"prompt_id": "q", "model_role": "tuned"}]) == {
+        "p": {"base": rows[0], "tuned": rows[1]}
+    }
 
 
 def test_vectors_without_a_spread_have_no_drop():
