@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pipeline_common.config import Config
 
 FINGERPRINT_SCHEMA: Final = 1
+# A run's name is a part of its record's key in the store, and a key of 128 characters in the database.
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
 
 # Who else is told about a training changes nothing of what it makes.
 _TOLD_ONLY: Final = frozenset({"train.report_to"})
@@ -141,13 +144,21 @@ def plan_run(config: Config, run_id: str | None = None) -> Plan:
     data are the same run, so running again continues it instead of starting another.
 
     Raises:
+        ConfigError: a run id that the store or the database cannot keep.
         InputError: a local file named in the configuration is missing.
     """
     planned: dict[str, PlannedStage] = {}
     for stage in STAGES:
         payload = _payload(stage, config, planned)
         planned[stage.name] = PlannedStage(stage, fingerprint_of(payload), payload)
-    return Plan(run_id or f"{config.profile}-{planned['analyze'].fingerprint[:8]}", planned)
+    name = run_id or f"{config.profile}-{planned['analyze'].fingerprint[:8]}"
+    if not _RUN_ID.fullmatch(name):
+        came = "came" if run_id else f"came from the configuration's name, {config.profile!r}"
+        raise ConfigError(
+            f"the run id {name!r} {came}; expected at most 128 letters, digits and ._=- after a first letter or digit: "
+            f"{'give another one' if run_id else 'rename the file, or give --run-id'}"
+        )
+    return Plan(name, planned)
 
 
 def fingerprint_of(payload: Mapping[str, Any]) -> str:

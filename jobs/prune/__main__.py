@@ -54,7 +54,10 @@ def main() -> int:
 
 
 def _days(text: str) -> float:
-    days = float(text)
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
     if not days >= 0:
         raise argparse.ArgumentTypeError(f"{text}: expected a number of days, 0 or more")
     return days

@@ -94,3 +94,15 @@ def test_an_unknown_stage_lists_the_stages():
 )
 def test_source_kinds(reference, kind):
     assert source_kind(reference) == kind
+
+
+@pytest.mark.parametrize("name", ["two words", "../up", "a/b", "-dash", "é", "x" * 129])
+def test_a_run_id_that_no_store_could_keep_is_refused_before_anything_runs(name, tmp_path):
+    with pytest.raises(ConfigError, match="give another one"):
+        plan_run(load_config("tiny"), name)
+    if "/" not in name:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text("extends: tiny\n")
+        with pytest.raises(ConfigError, match="rename the file, or give --run-id"):
+            plan_run(load_config(str(path)))
+        assert plan_run(load_config(str(path)), "mine").run_id == "mine"
