@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from jobs.analyze.behaviour_signals import rate_lines
@@ -196,3 +197,11 @@ def recommend(label: str, conditions: Sequence[str], signals: Mapping[str, Signa
 
 def _join(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
+
+
+def describe_clauses(path: Sequence[str]) -> str:
+    """The clauses of the rule that fired, with the signals' names in words; the recorded path keeps their own."""
+    told = "; ".join(path)
+    for name, words in IN_WORDS.items():
+        told = re.sub(rf"(?<=[ ,]){name}(?=[;, ]|$)", words, told)
+    return told

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from jobs.analyze.geometry_signals import smallest_significant
+from jobs.analyze.verdict import decide
 from pipeline_common.measures import (
     Estimate,
     Judgement,
     JudgeScore,
 )
-from tests.analyze.made_verdict import NOTHING, lost, rate, statuses, verdict
+from pipeline_common.thresholds import Thresholds
+from tests.analyze.made_verdict import NOTHING, lost, measures, rate, statuses, verdict
 
 
 @pytest.mark.parametrize(
@@ -167,3 +169,13 @@ def test_the_judge_is_shown_but_decides_nothing():
     assert statuses(found)["judge:harmlessness"] == "warn"
     assert statuses(found)["judge:honesty"] == "not_measured"
     assert found.label == "no damage found"
+
+
+def test_the_interval_of_coherence_is_told_where_there_is_one():
+    measured = measures(coherence=(0.8, 0.76))
+    found = decide(measured, Thresholds()).signals[0]
+    assert (found.interval, "(0.95 of the base's)" in found.sentence) == (None, True)
+    told = measured.coherence.model_copy(update={"relative": Estimate(value=0.95, low=0.931, high=0.969)})
+    found = decide(measured.model_copy(update={"coherence": told}), Thresholds()).signals[0]
+    assert found.interval == (0.931, 0.969)
+    assert "(0.95 of the base's, 95 % interval 0.93 to 0.97)" in found.sentence
