@@ -175,8 +175,8 @@ def test_the_clauses_are_told_in_words():
         "geometry fails and coherence, refusal_gap warns",
     )
     assert describe_clauses(path) == (
-        "behaviour fails: refusals of unsafe prompts; gap fails: the refusal log-odds gap; geometry fails and "
-        "coherence, the refusal log-odds gap warns"
+        "behaviour fails: refusals of unsafe prompts; gap fails: the refusal log-odds gap; the separation of "
+        "safe and unsafe prompts fails and coherence, the refusal log-odds gap warns"
     )
     assert describe_clauses(("warning: geometry", "too little power", "not measured: over_refusal_safe")) == (
         "warning: the separation of safe and unsafe prompts; too little power; not measured: refusals of safe prompts"
