@@ -45,10 +45,11 @@ def judge_coherence(measures: Measures, thresholds: Thresholds) -> Signal:
         told = ""
         if relative is not None:
             interval = pair_interval(relative.low, relative.high)
-            told = write_interval(relative.low, relative.high, ".2f")
+            ends = (None, None) if interval is None else (100 * interval[0], 100 * interval[1])
+            told = write_interval(*ends)
         says = "The tuned model babbles" if status == "fail" else "The answers are coherent"
         sentence = f"{says}: coherence {base:.2f} with the base, {tuned:.2f} tuned "
-        sentence += f"({share:.2f} of the base's{told})."
+        sentence += f"({100 * share:.1f} % of the base's{told})."
         if status == "fail":
             sentence += " Babble looks like not refusing, so nothing is concluded from the generated answers."
     return Signal(

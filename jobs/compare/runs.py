@@ -121,7 +121,7 @@ def choose_runs(place: Workplace) -> Chosen:
         if twin != run.run_id:
             left_out.append(f"{run.run_id}: the same fine-tune and measurement as {twin}")
         elif differs := differing_subjects({newest.run_id: newest.subject, run.run_id: run.subject}):
-            left_out.append(f"{run.run_id}: another {', '.join(differs)} than {newest.run_id}")
+            left_out.append(f"{run.run_id}: differs from {newest.run_id} in {', '.join(differs)}")
         else:
             chosen.append(run)
     for told in left_out:

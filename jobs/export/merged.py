@@ -66,7 +66,12 @@ def export_merged(place: Workplace, run_id: str, target: Path) -> dict[str, Any]
     token_ids = encode_prompts(tokenizer, [[Turn("user", text)] for text in texts], prompt_format)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--merged {target} cannot be written: {error.strerror}; give a folder this user may make"
+        ) from error
     placement = choose_placement(settings, place.config.runtime)
     effect = merge_adapter(folder, folders["train"] / "adapter", placement, token_ids, partial)
     tokenizer.save_pretrained(partial)

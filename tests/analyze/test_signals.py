@@ -174,8 +174,8 @@ def test_the_judge_is_shown_but_decides_nothing():
 def test_the_interval_of_coherence_is_told_where_there_is_one():
     measured = measures(coherence=(0.8, 0.76))
     found = decide(measured, Thresholds()).signals[0]
-    assert (found.interval, "(0.95 of the base's)" in found.sentence) == (None, True)
+    assert (found.interval, "(95.0 % of the base's)" in found.sentence) == (None, True)
     told = measured.coherence.model_copy(update={"relative": Estimate(value=0.95, low=0.931, high=0.969)})
     found = decide(measured.model_copy(update={"coherence": told}), Thresholds()).signals[0]
     assert found.interval == (0.931, 0.969)
-    assert "(0.95 of the base's, 95 % interval 0.93 to 0.97)" in found.sentence
+    assert "(95.0 % of the base's, 95 % interval 93.1 to 96.9)" in found.sentence

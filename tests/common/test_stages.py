@@ -106,3 +106,9 @@ def test_a_run_id_that_no_store_could_keep_is_refused_before_anything_runs(name,
         with pytest.raises(ConfigError, match="rename the file, or give --run-id"):
             plan_run(load_config(str(path)))
         assert plan_run(load_config(str(path)), "mine").run_id == "mine"
+
+
+@pytest.mark.parametrize("address", ["http://host/rows.csv", "https://host/rows", "gs://bucket/rows.parquet"])
+def test_an_address_that_nothing_fetches_is_said_at_once(address):
+    with pytest.raises(InputError, match="only s3://bucket/key is read; fetch it and give the file"):
+        plan_run(load_config("tiny", [f"prepare.dataset={address}"]))

@@ -93,6 +93,8 @@ def test_flatten():
             "evaluate.layers: Input should be 'band', 'all' or 'learned'; or Input should be a valid integer, "
             "unable to parse string as an integer (came: 'lerned')",
         ),
+        ("prepare.dataset=", "prepare.dataset: String should have at least 1 character"),
+        ("prepare.prompts=", "prepare.prompts: String should have at least 1 character"),
         ("runtime.output_dir=", "runtime.output_dir: String should have at least 1 character"),
     ],
 )
