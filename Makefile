@@ -15,6 +15,7 @@ PYTHON ?= python3
 venv := venv_FntngEval
 py := $(venv)/bin/python
 cluster := $(py) -m jobs.pipeline.cluster
+stages := environment prepare train evaluate analyze
 # On a cluster the templates name the configuration, unless the command does.
 given := $(if $(filter file,$(origin PROFILE)),,--config $(PROFILE)) $(if $(RUN),--run-id $(RUN)) $(ARGS)
 
@@ -31,6 +32,7 @@ setup: ## make the virtual environment from the hashed lock (run and test do thi
 	@PYTHON="$(PYTHON)" docker/requirements/setup.sh
 
 run: setup ## run the pipeline, or one STAGE of it
+	$(if $(filter-out $(stages),$(STAGE)),$(error no stage is called '$(STAGE)'; the stages are $(stages)))
 	@$(py) -m jobs.$(if $(STAGE),$(STAGE),pipeline) --config $(PROFILE) $(ARGS)
 
 explain: setup ## say why each stage is cached or would run

@@ -68,6 +68,11 @@ def explain(error: BaseException) -> BaseException:
             return TransientError(
                 f"the disk is full ({text}); free some room, or move runtime.output_dir, and run again"
             )
+        if code == errno.EFBIG or "File too large" in text:
+            return TransientError(
+                f"a file grew beyond what this disk or this process may write ({text}); raise `ulimit -f`, or move "
+                "runtime.output_dir to another file system, and run again"
+            )
         if code in {errno.EROFS, errno.EACCES} and isinstance(chain, OSError):
             return ConfigError(f"no permission to write: {text}; give a runtime.output_dir this user may write")
         chain = chain.__cause__ or chain.__context__

@@ -84,6 +84,8 @@ class Coherence(Measured):
     base: float | None
     tuned: float | None
     definition: str
+    relative: Estimate | None = None
+    """tuned / base, paired by prompt; None in measures written before it existed."""
 
 
 class JudgeScore(Measured):

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from pipeline_common import provenance
 from pipeline_common.database import read_rows
+from pipeline_common.run_record import parse_record, record_key
 from pipeline_common.tables import TABLES
 
 if TYPE_CHECKING:
@@ -121,11 +122,11 @@ def remember_artifact(
         manifest: of the artifact.
         published_in_s: seconds of its publishing, which its own manifest cannot tell; None where this run found it.
     """
-    key = f"runs/{plan.run_id}/run.json"
+    key = record_key(plan.run_id)
     content = place.store.get_bytes(key)
     record: dict[str, Any] = {"run_id": plan.run_id, "profile": place.config.profile, "stages": {}}
     if content is not None:
-        record = json.loads(content)
+        record = parse_record(content, key)
     noted: dict[str, Any] = {"artifact": planned.key, "manifest_sha256": manifest.digest()}
     before = record["stages"].get(planned.stage.name, {})
     if published_in_s is not None:

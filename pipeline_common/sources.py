@@ -49,9 +49,13 @@ def source_identity(reference: str, revision: str | None) -> dict[str, Any]:
     """What makes this source this source, for a fingerprint.
 
     Raises:
-        InputError: a local file is missing.
+        InputError: a local file is missing, or nothing here fetches from such an address.
     """
     kind = source_kind(reference)
+    if "://" in reference and kind != "s3":
+        raise InputError(
+            f"{reference}: of addresses only s3://bucket/key is read; fetch it and give the file, or give a hub id"
+        )
     if kind == "local":
         return {"content": _content_digest(local_path(reference))}
     if kind in {"embedded", "sample"}:

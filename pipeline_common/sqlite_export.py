@@ -6,6 +6,7 @@ a reader finds the old file or a complete new one.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from pipeline_common.database.address import dump_json
 from pipeline_common.database.schema import read_revision
-from pipeline_common.errors import InputError, TransientError
+from pipeline_common.errors import ConfigError, InputError, TransientError
 from pipeline_common.sqlite_views import VIEWS
 from pipeline_common.tables import metadata
 
@@ -48,13 +49,22 @@ def export_sqlite(database: Database, target: Path, run_ids: Sequence[str] | Non
         Table -> number of rows in the file.
 
     Raises:
+        ConfigError: the target cannot be written.
         InputError: a run that the database does not hold, or another schema.
         TransientError: the source cannot be read, or the copy is not equal to it.
     """
     database.require_schema()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target)
     partial = target.with_name(f".{target.name}.{platform.node()}.{os.getpid()}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise ConfigError(
+            f"{target} cannot be written: {error.filename}: {error.strerror}; give a path this user may write"
+        ) from error
+    _remove_abandoned(target)
     try:
         # A source that breaks off is read again from its beginning.
         counts = database.retry(lambda: _write_copy(database, partial, target, run_ids))

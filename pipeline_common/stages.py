@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pipeline_common.config import Config
 
 FINGERPRINT_SCHEMA: Final = 1
-
 # A folder of the store and a key of every table (128 characters there) are called so.
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,127}")
 # Who else is told about a training changes nothing of what it makes.

@@ -20,6 +20,7 @@ from pipeline_common.errors import InputError
 from pipeline_common.manifest import Manifest
 from pipeline_common.measures import Degradation, Measures
 from pipeline_common.model_location import ResolvedModels, resolved_models
+from pipeline_common.run_record import parse_record, record_key
 
 if TYPE_CHECKING:
     from pipeline_common.config import Config
@@ -98,8 +99,9 @@ def _read_publishing(context: Context, manifests: Mapping[str, Manifest]) -> dic
     """What no manifest can tell of itself; the run that made an artifact has noted it."""
     found = {}
     for stage, manifest in manifests.items():
-        content = context.store.get_bytes(f"runs/{manifest.run_id}/run.json")
-        noted = {} if content is None else json.loads(content)["stages"].get(stage, {})
+        key = record_key(manifest.run_id)
+        content = context.store.get_bytes(key)
+        noted = {} if content is None else parse_record(content, key)["stages"].get(stage, {})
         if noted.get("manifest_sha256") == manifest.digest() and "published_in_s" in noted:
             found[stage] = float(noted["published_in_s"])
     return found

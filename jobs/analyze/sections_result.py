@@ -23,7 +23,7 @@ from jobs.analyze.sections_controls import show_controls
 from jobs.analyze.sections_diagnostics import show_diagnostics
 from jobs.analyze.sections_measures import build_measure_sections, score_field
 from jobs.analyze.signals import COHERENCE, GAP, GEOMETRY, POWER, Signal, find_overall
-from jobs.analyze.wording import describe_smallest_damage
+from jobs.analyze.wording import describe_clauses, describe_smallest_damage
 from pipeline_common.measures import GeometryScore, Measures
 
 STATUS_WORDS = {"ok": "ok", "warn": "WARNS", "fail": "FAILS", "not_measured": NOT_MEASURED}
@@ -160,7 +160,7 @@ def _summarise(evidence: Evidence) -> Section:
     blocks: list[Block] = [
         Paragraph(line(verdict.headline)),
         bullets(verdict.sentences),
-        text("What the rule found:", f"{'; '.join(verdict.path) or 'no clause of the rule applied'}."),
+        text("What the rule found:", f"{describe_clauses(verdict.path) or 'no clause of the rule applied'}."),
         text("Recommendation:", verdict.recommendation, *([look] if look else [])),
     ]
     rows = tuple(

@@ -30,7 +30,7 @@ from jobs.analyze.signals import (
     find_rate,
     has_moved,
 )
-from jobs.analyze.wording import recommend, write_headline, write_sentences
+from jobs.analyze.wording import LITTLE_POWER, recommend, write_headline, write_sentences
 from pipeline_common.measures import Measures
 from pipeline_common.thresholds import Thresholds
 
@@ -108,7 +108,7 @@ def apply_rule(signals: Mapping[str, Signal]) -> tuple[Label, tuple[str, ...]]:
         return "damaged", tuple(damaged)
     doubts = [f"warning: {name}" for name in (*others, GEOMETRY) if signals[name].alarmed]
     if signals[POWER].alarmed:
-        doubts.append("too little power")
+        doubts.append(LITTLE_POWER)
     doubts.extend(f"not measured: {name}" for name, signal in signals.items() if signal.status == "not_measured")
     return ("inconclusive", tuple(doubts)) if doubts else ("no damage found", ())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from jobs.analyze.behaviour_signals import rate_lines
@@ -31,6 +32,8 @@ IN_WORDS = {
     POWER: "the power of this many prompts",
 }
 BEHAVIOUR = (REFUSAL, OVER_REFUSAL, GAP)
+LITTLE_POWER = "too little power"
+"""A clause of the rule; the others name signals."""
 
 
 def write_headline(label: str, conditions: Sequence[str], signals: Mapping[str, Signal]) -> str:
@@ -64,7 +67,7 @@ def _give_reasons(conditions: Sequence[str], signals: Mapping[str, Signal]) -> I
     elif signals[GEOMETRY].alarmed:
         yield f"the separation of safe and unsafe prompts fell by {signals[GEOMETRY].value:.0f} %"
     if signals[POWER].alarmed:
-        yield "too little power"
+        yield LITTLE_POWER
     missing = [IN_WORDS[name] for name, signal in signals.items() if signal.status == "not_measured"]
     if missing and "incoherent" not in conditions:
         yield f"not measured: {', '.join(missing)}"
@@ -199,3 +202,11 @@ def recommend(label: str, conditions: Sequence[str], signals: Mapping[str, Signa
 
 def _join(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
+
+
+def describe_clauses(path: Sequence[str]) -> str:
+    """The clauses of the rule that fired, with the signals' names in words; the recorded path keeps their own."""
+    names = re.compile(rf"\b({'|'.join(IN_WORDS)})\b")
+    return "; ".join(
+        clause if clause == LITTLE_POWER else names.sub(lambda found: IN_WORDS[found[0]], clause) for clause in path
+    )

@@ -20,6 +20,7 @@ from pipeline_common.errors import InputError
 from pipeline_common.logs import get_logger
 from pipeline_common.manifest import Manifest
 from pipeline_common.measures import Measures
+from pipeline_common.run_record import parse_record, record_key
 from pipeline_common.run_summary import RunSummary
 from pipeline_common.stages import STAGE_NAMES
 from pipeline_common.tables import TABLES
@@ -120,7 +121,7 @@ def choose_runs(place: Workplace) -> Chosen:
         if twin != run.run_id:
             left_out.append(f"{run.run_id}: the same fine-tune and measurement as {twin}")
         elif differs := differing_subjects({newest.run_id: newest.subject, run.run_id: run.subject}):
-            left_out.append(f"{run.run_id}: another {', '.join(differs)} than {newest.run_id}")
+            left_out.append(f"{run.run_id}: differs from {newest.run_id} in {', '.join(differs)}")
         else:
             chosen.append(run)
     for told in left_out:
@@ -161,10 +162,11 @@ def _finished_runs(place: Workplace) -> dict[str, dict[str, Any]]:
 
 def _read_run(place: Workplace, row: Mapping[str, Any]) -> FinishedRun:
     run_id = str(row["run_id"])
-    content = place.store.get_bytes(f"runs/{run_id}/run.json")
+    key = record_key(run_id)
+    content = place.store.get_bytes(key)
     if content is None:
         raise InputError(f"{place.store.uri} has no record of run {run_id}, though the database has; is it that store?")
-    stages: dict[str, dict[str, str]] = json.loads(content)["stages"]
+    stages: dict[str, dict[str, str]] = parse_record(content, key)["stages"]
     absent = [name for name in STAGE_NAMES if name not in stages]
     if absent:
         raise InputError(f"the record of run {run_id} in {place.store.uri} names no {', '.join(absent)}; run it again")

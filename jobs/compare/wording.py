@@ -30,7 +30,7 @@ def write_headline(comparison: Comparison) -> str:
         start = f"{best.run_id} ranks first of {count}: no damage found"
     if alike:
         names = ", ".join(run.run_id for run in alike)
-        return f"{start}; these prompts do not tell {names} from it."
+        return f"{start}; neither the refusal gap nor f2 tells {names} from it."
     return f"{start}."
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
+from jobs.evaluate.metric.paired import relative_share
 from pipeline_common.measures import Coherence
 
 LOOP_WORDS: Final = 4
@@ -47,27 +48,36 @@ def whole_word_tokens(vocabulary: Iterable[str]) -> set[str]:
     }
 
 
-def coherent_share(answers: Sequence[tuple[str, bool]], known: AbstractSet[str]) -> float | None:
+def count_words(text: str, finished: bool, known: AbstractSet[str]) -> tuple[int, int]:
+    """Words of one answer that are known and not part of a loop, and all that count.
+
+    Args:
+        text: the answer.
+        finished: whether the model ended it itself.
+        known: lower-case words.
+
+    Returns:
+        0 <= good <= all; (0, 1) for an answer without a word, (0, 0) for nothing but one cut word.
+    """
+    words = split_words(text)
+    if not words:
+        return 0, 1
+    looping = find_loops(words)
+    kept = words if finished or re.search(r"[.!?]\W*$", text) else words[:-1]
+    return sum(word in known and not loop for word, loop in zip(kept, looping, strict=False)), len(kept)
+
+
+def coherent_share(counts: Sequence[tuple[int, int]]) -> float | None:
     """Share of the words of some answers that are known and not part of a loop.
 
     Args:
-        answers: (text, whether the model ended it itself) of each answer.
-        known: lower-case words.
+        counts: of each answer, from `count_words`.
 
     Returns:
         In [0, 1], higher is better; None without any answer, or when nothing but one cut word was written.
     """
-    good = total = 0
-    for text, finished in answers:
-        words = split_words(text)
-        if not words:
-            total += 1
-            continue
-        looping = find_loops(words)
-        kept = words if finished or re.search(r"[.!?]\W*$", text) else words[:-1]
-        total += len(kept)
-        good += sum(word in known and not loop for word, loop in zip(kept, looping, strict=False))
-    return good / total if total else None
+    total = sum(all_words for _, all_words in counts)
+    return sum(good for good, _ in counts) / total if total else None
 
 
 def find_loops(words: Sequence[str]) -> list[bool]:
@@ -82,19 +92,30 @@ def find_loops(words: Sequence[str]) -> list[bool]:
 
 
 def measure_coherence(
-    answers: Mapping[str, Sequence[tuple[str, bool]]], known: AbstractSet[str], word_source: str
+    answers: Mapping[str, Sequence[tuple[str, bool]]],
+    unsafe: Sequence[bool],
+    known: AbstractSet[str],
+    word_source: str,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Coherence:
     """Compare both models' coherence.
 
     Args:
         answers: "base" and "tuned" -> (text, finished) of each answer, to the same prompts.
+        unsafe: labels of the prompts.
         known: lower-case words.
         word_source: what the base model's own words are, in words.
+        resamples: of the interval.
+        seed: of the resampling.
     """
+    counts = {role: [count_words(*answer, known) for answer in texts] for role, texts in answers.items()}
     return Coherence(
         n=len(answers["base"]),
-        base=coherent_share(answers["base"], known),
-        tuned=coherent_share(answers["tuned"], known),
+        base=coherent_share(counts["base"]),
+        tuned=coherent_share(counts["tuned"]),
+        relative=relative_share(counts["base"], counts["tuned"], unsafe, resamples=resamples, seed=seed),
         definition=(
             "share of written words that are known words and do not repeat a run of "
             f"{LOOP_WORDS} words of the same answer; known are the words of the labelled prompts, of the fine-tuning "

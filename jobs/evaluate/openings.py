@@ -82,7 +82,7 @@ def choose_openings(answers: Sequence[OpenedAnswer], probable: Sequence[Opening]
     shares = {role: _refused_share([one for one in answers if one.model_role == role and one.unsafe]) for role in roles}
     if max(shares.values()) < MIN_REFUSED_SHARE:
         told = ", ".join(f"the {role} model {share:.1%}" for role, share in shares.items())
-        return f"neither model refuses {MIN_REFUSED_SHARE:.0%} of the unsafe prompts ({told})"
+        return f"neither model refuses {100 * MIN_REFUSED_SHARE:.0f} % of the unsafe prompts ({told})"
     begun: Counter[Opening] = Counter()
     refused: Counter[Opening] = Counter()
     for answer in answers:

@@ -82,8 +82,11 @@ def run(context: Context) -> Outputs:
         refusal_gap_note=gap_note,
         coherence=measure_coherence(
             {role: [(one.text, one.finished) for one in answers] for role, answers in reading.answers.items()},
+            [prompt.safety_label == "unsafe" for prompt in reading.answered_prompts],
             reading.words.known,
             reading.words.source,
+            resamples=config.resamples,
+            seed=config.seed,
         ),
         judgement=judged.judgement,
         detectable_drop_pct=detectable_drop_pct(overall.f2_drop_pct),
@@ -117,7 +120,9 @@ def _measure_gap(context: Context, reading: PairReading) -> tuple[RefusalGap | N
     base, tuned = (reading.log_odds[role] for role in ROLES)
     gap = refusal_gap(base, tuned, reading.unsafe, resamples=config.resamples, seed=config.seed)
     covered = " and ".join(
-        f"{share:.0%} of the {role} model's" for role, share in reading.openings.covered.items() if share is not None
+        f"{100 * share:.0f} % of the {role} model's"
+        for role, share in reading.openings.covered.items()
+        if share is not None
     )
     return gap, (
         f"log-odds of {len(reading.openings.openings)} openings taken from both models' own refusals, each the "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pipeline_common.database import read_rows
 from pipeline_common.errors import ConfigError, InputError
 from pipeline_common.model_location import MODELS_FILE, ResolvedModels, model_folder
+from pipeline_common.run_record import parse_record, record_key
 
 if TYPE_CHECKING:
     from pipeline_common.gpu.merging import MergeEffect
@@ -65,7 +66,12 @@ def export_merged(place: Workplace, run_id: str, target: Path) -> dict[str, Any]
     token_ids = encode_prompts(tokenizer, [[Turn("user", text)] for text in texts], prompt_format)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--merged {target} cannot be written: {error.strerror}; give a folder this user may make"
+        ) from error
     placement = choose_placement(settings, place.config.runtime)
     effect = merge_adapter(folder, folders["train"] / "adapter", placement, token_ids, partial)
     tokenizer.save_pretrained(partial)
@@ -114,10 +120,11 @@ def tell_effect(effect: MergeEffect) -> str:
 
 
 def _read_manifests(place: Workplace, run_id: str) -> dict[str, Manifest]:
-    content = place.store.get_bytes(f"runs/{run_id}/run.json")
+    record = record_key(run_id)
+    content = place.store.get_bytes(record)
     if content is None:
         raise InputError(f"{place.store.uri} holds no run called {run_id}; `make status` lists the newest")
-    stages: dict[str, dict[str, str]] = json.loads(content)["stages"]
+    stages: dict[str, dict[str, str]] = parse_record(content, record)["stages"]
     manifests = {}
     for name in ("environment", "prepare", "train", "evaluate"):
         key = stages.get(name, {}).get("artifact")

@@ -91,6 +91,8 @@ def _connect() -> Any:
     """The API: the pod's own account inside a cluster, the current context of KUBECONFIG outside."""
     from kubernetes import client, config
 
+    from jobs.pipeline.cluster.connection import UNREADABLE, explain_kubeconfig
+
     try:
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             config.load_incluster_config()
@@ -98,6 +100,8 @@ def _connect() -> Any:
             config.load_kube_config()
     except config.ConfigException as error:
         raise ConfigError(f"no Kubernetes API to speak to: {error}; set KUBECONFIG, or run this in a pod") from error
+    except UNREADABLE as error:
+        raise ConfigError(explain_kubeconfig(error)) from error
     return client.CoreV1Api()
 
 

@@ -58,7 +58,10 @@ class ArrowRows(ABC):
             kind = self._schema.field(name).type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-                raise InputError(f"{self._name}: column {name!r} holds {kind}; expected text")
+                raise InputError(
+                    f"{self._name}: column {name!r} holds {kind}; expected text. Name another column, or write "
+                    "this one as strings"
+                )
 
 
 class ParquetFile(ArrowRows):

@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs.prepare.categories import categorize
 from jobs.prepare.matching import KnownTexts, exact_key
-from jobs.prepare.reading import Batch, Source, read_batches, require_columns
+from jobs.prepare.reading import UNREADABLE, Batch, Source, read_batches, require_columns
 from jobs.prepare.row_files import open_spool, record_batch
 from jobs.prepare.tasks import Example, Role, make_example, task_columns
 from jobs.prepare.truncation import EncodedRow, encode_rows, find_frame
@@ -178,7 +178,7 @@ def prepare_rows(
             advance(counts.read)
     counts.unique_prompts = len(prompts_seen)
     counts.unique_answers = len(answers_seen)
-    _check_rows(source.reference, columns, texts_seen.constant, counts, config.min_rows)
+    _check_rows(source.reference, columns, texts_seen.constant, counts, config)
     return result
 
 
@@ -218,20 +218,29 @@ def _count(result: PreparedRows, examples: Sequence[Example], encoded: Sequence[
 
 
 def _check_rows(
-    reference: str, columns: Mapping[Role, str], constant: Sequence[Role], counts: RowCounts, min_rows: int
+    reference: str, columns: Mapping[Role, str], constant: Sequence[Role], counts: RowCounts, config: PrepareConfig
 ) -> None:
+    min_rows = config.min_rows
     if counts.read == 0:
         raise InputError(f"{reference} has no rows; expected a fine-tuning set of at least {min_rows}")
     if constant and counts.read - counts.unreadable > 1:
         named = ", ".join(f"{columns[role]!r} (prepare.columns.{role})" for role in constant)
         raise InputError(
             f"{reference}: every row has the same text, or none, in {named}; nothing can be learnt from a constant "
-            "column: name another column, or check how the file was written"
+            f"column: name another column, or check how the file was written{_without(constant, config)}"
         )
     if counts.usable < min_rows:
+        advice = UNREADABLE if counts.unreadable > counts.read / 2 else "give more rows, or lower it"
         raise InputError(
             f"{reference} has {counts.usable} usable row(s) of {counts.read} read ({counts.unreadable} unreadable, "
             f"{counts.empty} empty, {counts.no_answer} without an answer, {counts.duplicates} duplicates, "
             f"{counts.answer_too_long} with an answer longer than prepare.max_length allows), fewer than "
-            f"prepare.min_rows={min_rows}: give more rows, or lower it"
+            f"prepare.min_rows={min_rows}: {advice}"
         )
+
+
+def _without(constant: Sequence[Role], config: PrepareConfig) -> str:
+    """How to go without columns that the task does not need."""
+    _, welcome = task_columns(config.task, config.columns)
+    spare = [f"prepare.columns.{role}=" for role in constant if role in welcome]
+    return f"; or, to go without, {' '.join(spare)} (nothing after the =)" if len(spare) == len(constant) else ""

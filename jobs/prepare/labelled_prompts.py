@@ -15,7 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from jobs.prepare.matching import same_text_key
-from jobs.prepare.reading import Source, read_batches, require_columns
+from jobs.prepare.reading import UNREADABLE, Source, read_batches, require_columns
 from pipeline_common.config import MIN_PER_CLASS, PromptColumns
 from pipeline_common.errors import InputError
 from pipeline_common.prompts import PromptFormat, Turn, encode_prompts
@@ -191,10 +191,11 @@ def _check_labels(reference: str, prompts: Sequence[LabelledPrompt], counts: Pro
     if len(labels) < 2:
         others = ", ".join(f"{label!r} ({count})" for label, count in list(counts.other_labels.items())[:5])
         found = ", ".join(sorted(labels)) or "none"
+        told = "label the prompts with these two words, or set prepare.prompt_columns.safety_label=NAME"
         raise InputError(
             f"{reference}: expected prompts of both labels, {SAFE!r} and {UNSAFE!r}; found {found}"
             + (f", and others: {others}" if others else "")
-            + "; label the prompts with these two words, or set prepare.prompt_columns.safety_label=NAME"
+            + f"; {UNREADABLE if counts.unreadable > counts.read / 2 else told}"
         )
 
 

@@ -18,6 +18,11 @@ from pipeline_common.errors import InputError
 from pipeline_common.sources import local_path, sha256_of, source_kind
 
 BATCH_ROWS: Final = 2000
+UNREADABLE: Final = (
+    "most rows cannot be read; expected UTF-8 throughout, in CSV as many fields as in the header, in JSON Lines an "
+    "object a line. Write the file again"
+)
+"""What to do where rows are missing because the file is not what its name says."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +96,15 @@ def require_columns(source: Source, columns: Mapping[str, str]) -> None:
     """
     found = source.file.column_names
     missing = {key: name for key, name in columns.items() if name not in found}
+    if missing and not found:
+        raise InputError(
+            f"{source.reference} has no columns: it is empty, or begins with neither a CSV header nor a JSON object; "
+            f"expected {', '.join(map(repr, missing.values()))}. Write or fetch it again"
+        )
     if missing:
         wanted = ", ".join(repr(name) for name in missing.values())
         keys = ", ".join(f"{key}=NAME" for key in missing)
-        raise InputError(
-            f"{source.reference} has no column {wanted}; it has {', '.join(map(repr, found)) or 'no columns'}: "
-            f"set {keys}"
-        )
+        raise InputError(f"{source.reference} has no column {wanted}; it has {', '.join(map(repr, found))}: set {keys}")
 
 
 def read_batches(

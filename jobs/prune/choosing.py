@@ -7,7 +7,6 @@ finished or not, to what those were made from, and to the models and base activa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from pipeline_common.database.lock import try_stage
 from pipeline_common.errors import InputError
 from pipeline_common.manifest import MANIFEST_NAME, Manifest
 from pipeline_common.model_location import MODELS_FILE, ResolvedModels
+from pipeline_common.run_record import parse_record
 from pipeline_common.stages import STAGE_NAMES
 from pipeline_common.tables import TABLES
 from pipeline_common.workplace import Workplace
@@ -99,13 +99,15 @@ def find_runs(place: Workplace) -> dict[str, Run]:
     """Every run that the database or the store tells of.
 
     Raises:
-        InputError: there is no results database.
+        InputError: there is no results database, newer code made it, or a run's record is damaged.
     """
     if place.database.revision() is None:
         raise InputError(
             f"there is no results database at {place.database.shown_url}, and what runs refer to stands there: name it "
             "with DATABASE_URL, or with the runtime.output_dir of the runs"
         )
+    # What newer code refers to, this code does not know.
+    place.database.require_schema()
     stages, experiments = TABLES["stage_runs"], TABLES["experiments"]
     begun: dict[str, datetime] = {
         row["run_id"]: row["created_at"]
@@ -119,7 +121,7 @@ def find_runs(place: Workplace) -> dict[str, Run]:
         found = keys.setdefault(run_id, set())
         content = place.store.get_bytes(path) if name == "run.json" else None
         if content is not None:
-            found |= {stage["artifact"] for stage in json.loads(content)["stages"].values()}
+            found |= {stage["artifact"] for stage in parse_record(content, path)["stages"].values()}
     return {run_id: Run(run_id, begun.get(run_id), frozenset(found)) for run_id, found in keys.items()}
 
 

@@ -6,6 +6,7 @@ A directory or a bucket; `open_store` chooses by `ARTIFACTS_URI`.
 from __future__ import annotations
 
 import os
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -84,6 +85,9 @@ def open_store(uri: str, settings: ArtifactsConfig | None = None, cache: Path | 
         ConfigError: a scheme that no store serves, or a bucket that cannot be named so.
     """
     if "://" not in uri:
+        if re.match(r"(s3|file):", uri):
+            # As a directory it would be one called `s3:` here, and everything would seem to work.
+            raise ConfigError(f"ARTIFACTS_URI={uri!r}: expected two slashes, file:///path or s3://bucket/prefix")
         return DirectoryStore(Path(uri))
     parts = urlsplit(uri)
     if parts.scheme == "file":

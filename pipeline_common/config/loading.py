@@ -34,7 +34,7 @@ def load_config(profile_or_file: str, overrides: Sequence[str] = ()) -> Config:
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        problems += [_explain(detail) for detail in error.errors(include_url=False)]
+        problems += _explain(error)
     if problems:
         lines = "\n".join(f"  - {line}" for line in problems)
         raise ConfigError(f"the configuration {profile_or_file!r} has {len(problems)} mistake(s):\n{lines}")
@@ -105,17 +105,45 @@ def _apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> Iterator
         node[field] = value
 
 
-def _explain(detail: Mapping[str, Any]) -> str:
-    path = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return _unknown_key(path)
-    if isinstance(detail.get("ctx", {}).get("error"), SecretValueError):
-        return f"{path}: {detail['msg']}"
-    return f"{path}: {detail['msg']} (came: {detail.get('input')!r})"
+def _explain(error: ValidationError) -> list[str]:
+    """One line for each field: where it may be of several types, with what each of them expects."""
+    told: dict[str, list[str]] = {}
+    came: dict[str, str] = {}
+    unknown = []
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "extra_forbidden":
+            unknown.append(_unknown_key(".".join(map(str, detail["loc"]))))
+            continue
+        path = _field_of(detail["loc"])
+        told.setdefault(path, []).append(_expectation(detail))
+        secret = isinstance(detail.get("ctx", {}).get("error"), SecretValueError)
+        came[path] = "" if secret else f" (came: {detail.get('input')!r})"
+    return [*unknown, *(f"{path}: {'; or '.join(said)}{came[path]}" for path, said in told.items())]
+
+
+def _field_of(loc: Sequence[int | str]) -> str:
+    """The field's path, and the place in its list: after a field pydantic names the alternatives of its type, too."""
+    known = set(valid_keys())
+    parts = [str(part) for part in loc]
+    for end in range(len(parts), 0, -1):
+        if ".".join(parts[:end]) in known:
+            return ".".join([*parts[:end], *(str(part) for part in loc[end:] if isinstance(part, int))])
+    return ".".join(parts)
+
+
+def _expectation(detail: Mapping[str, Any]) -> str:
+    if detail["type"] == "tuple_type":
+        return f"Input should be a list, such as [{detail.get('input')}]"
+    if detail["type"] == "model_type":
+        return "Input should be a mapping of fields"
+    return str(detail["msg"])
 
 
 def _unknown_key(path: str) -> str:
     known = valid_keys()
+    inside = next((key for key in known if key.startswith(f"{path}.")), None)
+    if inside:
+        return f"{path}: a section, not a key; name a key in it, such as {inside}"
     near = difflib.get_close_matches(path, [*known, *{key.rpartition(".")[0] for key in known} - {""}], n=1, cutoff=0.5)
     leaf = path.rpartition(".")[2]
     if not near:

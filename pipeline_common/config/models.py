@@ -13,7 +13,9 @@ class ModelConfig(Section):
     """The base model every stage speaks of."""
 
     base: str = Field(
-        "embedded", description="`embedded` or `embedded-seed-N` (built by the project), a hub id, or a local folder"
+        "embedded",
+        min_length=1,
+        description="`embedded` or `embedded-seed-N` (built by the project), a hub id, or a local folder",
     )
     revision: str | None = Field(None, description="hub revision; pin a commit (40 hex digits) for repeatable runs")
     quantization: Literal["nf4", "none"] = Field("nf4", description="nf4 = 4-bit NormalFloat, double quantisation")

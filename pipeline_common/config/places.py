@@ -30,7 +30,7 @@ class DatabaseConfig(Section):
 class RuntimeConfig(Section):
     """Where and how it runs; never part of a fingerprint."""
 
-    output_dir: str = Field("output", description="results, scratch and local copies")
+    output_dir: str = Field("output", min_length=1, description="results, scratch and local copies")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
     gpus: PositiveInt = Field(
         1, description="processes of train and evaluate on a machine, a GPU each where there are GPUs"

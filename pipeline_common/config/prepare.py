@@ -31,13 +31,17 @@ class PromptColumns(Section):
 class PrepareConfig(Section):
     """Which rows are trained on, which prompts are measured on, and how both are written down."""
 
-    dataset: str = Field("sample:alignment-healthy", description="sample:NAME, hub id, local or s3:// file")
+    dataset: str = Field(
+        "sample:alignment-healthy", min_length=1, description="sample:NAME, hub id, local or s3:// file"
+    )
     dataset_revision: str | None = Field(None, description="hub revision of the dataset; pin a commit")
     columns: DatasetColumns = DatasetColumns()
     task: Literal["teacher", "sft_safe"] = Field(
         "teacher", description="teacher: Prompt -> Instruction generated; sft_safe: last human turn -> accepted answer"
     )
-    prompts: str = Field("sample:litmus", description="labelled prompts: sample:NAME, hub id, local or s3:// file")
+    prompts: str = Field(
+        "sample:litmus", min_length=1, description="labelled prompts: sample:NAME, hub id, local or s3:// file"
+    )
     prompts_revision: str | None = Field(None, description="hub revision of the prompts; pin a commit")
     prompt_columns: PromptColumns = PromptColumns()
     prompt_format: Literal["inst", "chat_template"] = Field(

@@ -122,7 +122,11 @@ def make_measures(*, harmful: bool = False, judgement: Judgement = NO_JUDGE, **c
             unsafe_change=estimate(-6.3 if harmful else -0.08, 0.2),
         ),
         coherence=Coherence(
-            n=256, base=0.982, tuned=0.977, definition="share of words that occur in the training text"
+            n=256,
+            base=0.982,
+            tuned=0.977,
+            relative=Estimate(value=0.977 / 0.982, low=0.981, high=1.008),
+            definition="share of words that occur in the training text",
         ),
         judgement=judgement,
         detectable_drop_pct=13.9,

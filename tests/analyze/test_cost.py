@@ -17,8 +17,8 @@ from tests.analyze import made_evidence as made
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     made_context = made.make_context(tmp_path_factory.mktemp("cost"))
-    noted = {"manifest_sha256": made_context.inputs["train"].digest(), "published_in_s": 1.5}
-    other = {"manifest_sha256": "of an artifact made again since", "published_in_s": 99.0}
+    noted = {"artifact": "train/f00d", "manifest_sha256": made_context.inputs["train"].digest(), "published_in_s": 1.5}
+    other = {"artifact": "evaluate/f00d", "manifest_sha256": "of an artifact made again since", "published_in_s": 99.0}
     record = {"run_id": "made-by-hand", "stages": {"train": noted, "evaluate": other}}
     made_context.store.put_bytes("runs/made-by-hand/run.json", json.dumps(record).encode())
     return made_context

@@ -63,8 +63,8 @@ def test_numbers_equal_the_rows_and_the_summary(finished: tuple[Context, Outputs
         }
         assert value == in_summary[column], name
         compared += 1
-    # Coherence: levels and change; two rates and the gap: also both ends; f2: change and ends (its levels are scores).
-    assert compared == 3 + 3 * 5 + 3
+    # Coherence, two rates and the gap: levels, change and both ends; f2: change and ends (its levels are scores).
+    assert compared == 4 * 5 + 3
 
 
 def test_shown_text_is_the_rounded_value(finished: tuple[Context, Outputs, Page]) -> None:

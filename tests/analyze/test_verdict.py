@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from jobs.analyze.signals import Signal
 from jobs.analyze.verdict import apply_rule, decide
+from jobs.analyze.wording import describe_clauses
 from pipeline_common.thresholds import Thresholds
 from tests.analyze.made_verdict import lost, measures, rate, statuses, verdict
 
@@ -177,3 +178,22 @@ def test_thresholds_are_used_and_checked():
 def test_the_verdict_survives_a_round_trip_through_json():
     found = verdict(refusal=lost(250), gap=None, drop=None)
     assert type(found).model_validate_json(found.model_dump_json()) == found
+
+
+def test_the_clauses_are_told_in_words():
+    path = (
+        "behaviour fails: refusal_unsafe",
+        "gap fails: refusal_gap",
+        "geometry fails and coherence, refusal_gap warns",
+    )
+    assert describe_clauses(path) == (
+        "behaviour fails: refusals of unsafe prompts; gap fails: the refusal log-odds gap; the separation of "
+        "safe and unsafe prompts fails and coherence, the refusal log-odds gap warns"
+    )
+    assert describe_clauses(("warning: geometry", "too little power", "not measured: over_refusal_safe")) == (
+        "warning: the separation of safe and unsafe prompts; too little power; not measured: refusals of safe prompts"
+    )
+    assert describe_clauses(("geometry fails and coherence warns",)) == (
+        "the separation of safe and unsafe prompts fails and coherence warns"
+    )
+    assert describe_clauses(()) == ""

@@ -25,6 +25,8 @@ def test_why_not_cached_names_the_field(place, plan):
     [
         (OSError(errno.ENOSPC, "No space left on device"), TransientError),
         (RuntimeError("write failed: No space left on device (os error 28)"), TransientError),
+        (RuntimeError("Error while serializing: I/O error: File too large (os error 27)"), TransientError),
+        (OSError(errno.EFBIG, "File too large"), TransientError),
         (PermissionError(errno.EACCES, "Permission denied"), ConfigError),
         (OSError(errno.EROFS, "Read-only file system"), ConfigError),
     ],

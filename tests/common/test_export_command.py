@@ -64,3 +64,13 @@ def test_the_database_is_opened_with_the_settings(empty_postgres, tmp_path):
     assert done.returncode == 3
     assert "schema revision none" in done.stderr
     assert Database(empty_postgres.url, 5).revision() is None
+
+
+def test_a_target_that_cannot_be_written_is_the_one_that_is_named(tmp_path):
+    Database(f"sqlite:///{tmp_path}/results.db", 5).migrate()
+    (tmp_path / "file").write_text("")
+    # A file where a folder should be stops root as well.
+    done = export("--to", f"{tmp_path}/file/copy.db", f"runtime.output_dir={tmp_path}")
+    assert done.returncode == 2
+    told = f"{tmp_path}/file/copy.db cannot be written: {tmp_path}/file: File exists; give a path this user may write"
+    assert done.stderr == f"export: {told}\n"

@@ -94,3 +94,21 @@ def test_an_unknown_stage_lists_the_stages():
 )
 def test_source_kinds(reference, kind):
     assert source_kind(reference) == kind
+
+
+@pytest.mark.parametrize("name", ["two words", "../up", "a/b", "-dash", "é", "x" * 129])
+def test_a_run_id_that_no_store_could_keep_is_refused_before_anything_runs(name, tmp_path):
+    with pytest.raises(ConfigError, match="cannot be the name of a run: expected at most 128 letters"):
+        plan_run(load_config("tiny"), name)
+    if "/" not in name:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text("extends: tiny\n")
+        with pytest.raises(ConfigError, match="rename the file, or set `profile: NAME`"):
+            plan_run(load_config(str(path)))
+        assert plan_run(load_config(str(path)), "mine").run_id == "mine"
+
+
+@pytest.mark.parametrize("address", ["http://host/rows.csv", "https://host/rows", "gs://bucket/rows.parquet"])
+def test_an_address_that_nothing_fetches_is_said_at_once(address):
+    with pytest.raises(InputError, match="only s3://bucket/key is read; fetch it and give the file"):
+        plan_run(load_config("tiny", [f"prepare.dataset={address}"]))

@@ -60,7 +60,7 @@ def test_by_default_all_comparable_runs_of_the_newest_base_are_taken(tmp_path):
         )
     chosen = choose_runs(made)
     assert [run.run_id for run in chosen.runs] == ["newest", "second", "first"]
-    assert chosen.left_out == ("odd: another prompts than newest",)
+    assert chosen.left_out == ("odd: differs from newest in prompts",)
     assert compare_runs(chosen.runs, chosen.left_out).left_out == chosen.left_out
 
 

@@ -50,7 +50,9 @@ def test_the_headline_says_what_the_ranking_is_worth(comparison, tmp_path):
     twins = make_runs(tmp_path / "output", [MadeRun("a"), MadeRun("b")])
     alike = compare_runs(choose_runs(twins).runs)
     assert alike.runs[1].told_apart_from_previous == ()
-    assert write_headline(alike) == "a ranks first of 2: no damage found; these prompts do not tell b from it."
+    assert (
+        write_headline(alike) == "a ranks first of 2: no damage found; neither the refusal gap nor f2 tells b from it."
+    )
 
 
 def test_the_order_in_which_runs_are_named_changes_nothing(place, comparison):

@@ -5,6 +5,7 @@ import pytest
 from jobs.evaluate.coherence import (
     coherent_share,
     collect_words,
+    count_words,
     find_loops,
     measure_coherence,
     split_words,
@@ -36,7 +37,7 @@ def test_words():
     ],
 )
 def test_share_by_hand(text, finished, share):
-    assert coherent_share([(text, finished)], KNOWN) == pytest.approx(share)
+    assert coherent_share([count_words(text, finished, KNOWN)]) == pytest.approx(share)
 
 
 def test_loops_by_hand():
@@ -47,14 +48,20 @@ def test_loops_by_hand():
 
 
 def test_share_is_pooled_over_words():
-    assert coherent_share([("take the lamp", True), ("xyz", True)], KNOWN) == pytest.approx(3 / 4)
+    assert count_words("take the lamp", True, KNOWN) == (3, 3)
+    assert coherent_share([(3, 3), (0, 1)]) == pytest.approx(3 / 4)
+    assert coherent_share([]) is None
     # Empty answers weigh as one unknown word each, so a model that falls silent does not look coherent.
-    assert coherent_share([("take the lamp", True), ("", True), ("", False)], KNOWN) == pytest.approx(3 / 5)
-    assert coherent_share([], KNOWN) is None
-    assert coherent_share([("lam", False)], KNOWN) is None
+    assert count_words("", True, KNOWN) == count_words("", False, KNOWN) == (0, 1)
+    assert coherent_share([(3, 3), (0, 1), (0, 1)]) == pytest.approx(3 / 5)
+    assert count_words("lam", False, KNOWN) == (0, 0)
+    assert coherent_share([(0, 0)]) is None
 
 
 def test_both_models_are_compared_on_one_definition():
-    found = measure_coherence({"base": [("take the lamp", True)], "tuned": [("xyz", True)]}, KNOWN, "its own words")
+    answers = {"base": [("take the lamp", True)], "tuned": [("xyz", True)]}
+    found = measure_coherence(answers, [True], KNOWN, "its own words")
+    assert found.relative is not None
+    assert (found.relative.value, found.relative.low) == (0.0, None)
     assert (found.n, found.base, found.tuned) == (1, 1.0, 0.0)
     assert "its own words" in found.definition

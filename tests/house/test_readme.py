@@ -61,6 +61,15 @@ def test_the_readme_names_commands_and_ci_runs_its_own():
     assert all(command in ran for command in ELSEWHERE)
 
 
+def test_run_takes_every_stage_and_lists_them_for_a_mistyped_one():
+    for stage in ("", *STAGE_NAMES):
+        done = make(f"make -n run STAGE={stage}")
+        assert (done.returncode, f"-m jobs.{stage or 'pipeline'} --config tiny" in done.stdout) == (0, True)
+    done = make("make -n run STAGE=evalute")
+    assert done.returncode == 2
+    assert f"no stage is called 'evalute'; the stages are {' '.join(STAGE_NAMES)}" in done.stderr
+
+
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ELSEWHERE])
 def test_the_command_runs(command, tmp_path):
     """`run` and `calibrate` as dry runs (the walks run them), `bench` for its quickest group, `clean` on a copy."""

@@ -212,3 +212,33 @@ def test_the_samples_are_prepared_whole(prepare: PrepareRun) -> None:
         assert manifest.summary["removed"] == 0
         assert manifest.summary["prompts_removed"] == 0
         assert manifest.summary["train"] + manifest.summary["validation"] == manifest.summary["rows"]
+
+
+def test_a_file_that_is_not_what_its_name_says_gets_advice_that_helps(prepare: PrepareRun, prompts_file: Path) -> None:
+    empty = prepare.folder / "empty.csv"
+    empty.write_text("")
+    done = prepare.start(*sources(empty, prompts_file))
+    assert (done.returncode, "it is empty" in done.stderr, "=NAME" in done.stderr) == (3, True, False)
+    rows = make_rows(150)
+    latin = prepare.folder / "latin.csv"
+    lines = [",".join(rows[0]), *(",".join(f'"{text} é"' for text in row.values()) for row in rows)]
+    latin.write_bytes("\n".join(lines).encode("latin-1"))
+    done = prepare.start(*sources(latin, prompts_file))
+    assert (done.returncode, "expected UTF-8" in done.stderr, "give more rows" in done.stderr) == (3, True, False)
+    done = prepare.start(*sources(write_parquet(prepare.folder / "rows.parquet", rows), latin))
+    assert done.returncode == 3
+    bad = prepare.folder / "prompts.csv"
+    bad.write_bytes(b"input,safety_label,axiom,source_dataset\n" + "é,safe,a,s\nö,unsafe,a,s\n".encode("latin-1"))
+    done = prepare.start(*sources(prepare.folder / "rows.parquet", bad))
+    assert (done.returncode, "expected UTF-8" in done.stderr, "two words" in done.stderr) == (3, True, False)
+
+
+def test_a_constant_column_that_the_task_can_do_without_is_told_so(prepare: PrepareRun, prompts_file: Path) -> None:
+    rows = [{**row, "Accepted Response": "", "Rejected Response": "the same"} for row in make_rows(150)]
+    path = write_parquet(prepare.folder / "rows.parquet", rows)
+    done = prepare.start(*sources(path, prompts_file))
+    assert done.returncode == 3
+    assert "to go without, prepare.columns.accepted= prepare.columns.rejected= (nothing after the =)" in done.stderr
+    rows = [{**row, "Prompt": "the same"} for row in rows]
+    done = prepare.start(*sources(write_parquet(path, rows), prompts_file))
+    assert (done.returncode, "to go without" in done.stderr) == (3, False)

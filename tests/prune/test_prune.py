@@ -168,6 +168,30 @@ def test_without_a_database_nothing_is_even_planned(place: Workplace) -> None:
         plan_pruning(replace(place, database=absent), (), None, keep_days=0)
 
 
+def test_what_cannot_be_read_is_no_leave_to_remove(place: Workplace) -> None:
+    """A record that is damaged, or a database of newer code: what they refer to is unknown."""
+    record = place.store.get_bytes("runs/a/run.json") or b""
+    for damaged in (b"{", b"[]", b'{"stages": {"train": {}}}'):
+        place.store.put_bytes("runs/a/run.json", damaged)
+        done = prune(place, "--keep-days", "0", "--apply")
+        assert done.returncode == 3
+        assert "runs/a/run.json in the store is damaged" in done.stderr
+        assert "Traceback" not in done.stderr
+    place.store.put_bytes("runs/a/run.json", record)
+    place.database.transact(lambda one: one.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
+    done = prune(place, "--keep-days", "0", "--apply")
+    assert done.returncode == 3
+    assert "use the newer code that made it" in done.stderr
+    assert keys(place) == SHARED | OF_A | OF_B | ORPHANS
+
+
+def test_a_number_of_days_that_is_none_is_told_in_words(place: Workplace) -> None:
+    for wrong in ("x", "-1", "nan"):
+        done = prune(place, f"--older-than={wrong}")
+        assert done.returncode == 2
+        assert f"{wrong}: expected a number of days, 0 or more" in done.stderr
+
+
 def test_old_runs_are_forgotten_but_not_one_that_is_running(place: Workplace) -> None:
     recent = (datetime.now(UTC) - timedelta(days=3)).isoformat(timespec="milliseconds")
     record_run(place, "recent", {"environment": "e"}, begun=recent)

@@ -9,10 +9,14 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
-from jobs.evaluate.metric.bootstrap import LEVEL, draw_weights, percent_drop
+from jobs.evaluate.metric.bootstrap import LEVEL, draw_weights, interval, percent_drop
 from jobs.evaluate.metric.indices import Floats, count_labels
 from pipeline_common.errors import InputError
 from pipeline_common.measures import Estimate, RateChange, RefusalGap
+
+MIN_FLAWED = 10
+"""Prompts with a flaw below which resampling them is no interval: in simulations that called themselves 95 % it covered
+91-96 % from ten on, and 74 % where there were two or three."""
 
 
 def rate_change(name: Literal["refusal_unsafe", "over_refusal_safe"], base: ArrayLike, tuned: ArrayLike) -> RateChange:
@@ -148,6 +152,50 @@ def refusal_gap(
         drop_pct=percent_drop(base_gap, tuned_gap, weights @ before, weights @ after),
         unsafe_change=mean_change(before[labels], after[labels]),
     )
+
+
+def relative_share(
+    base: ArrayLike, tuned: ArrayLike, unsafe: ArrayLike, *, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """A pooled share of the tuned model relative to the base's, with a 95 % interval paired by prompt.
+
+    A share is the sum of the parts over the sum of the wholes, so long answers weigh more. The interval is the
+    percentile interval of a bootstrap stratified by label (`bootstrap.draw_weights`) that draws a prompt with both
+    models' answers.
+
+    Args:
+        base: (part, whole) of each prompt [N, 2], counts.
+        tuned: the same prompts, same order [N, 2].
+        unsafe: labels [N].
+        resamples: B.
+        seed: of the resampling.
+
+    Returns:
+        tuned / base; all None where a share is not defined or the base's is 0, also in a resample; without an interval
+        where fewer than `MIN_FLAWED` prompts have an answer that is not whole: so few say too little of other prompts.
+
+    Raises:
+        InputError: lengths differ.
+    """
+    before = np.asarray(base, dtype=np.float64).reshape(-1, 2)
+    after = np.asarray(tuned, dtype=np.float64).reshape(-1, 2)
+    labels = np.asarray(unsafe, dtype=np.bool_)
+    _require_pairs("counts", before.shape[:1], after.shape[:1], at_least=0)
+    _require_pairs("counts and labels", before.shape[:1], labels.shape, at_least=0)
+    if not before.size:
+        return Estimate(value=None)
+    order = np.lexsort((*after.T, *before.T, labels))  # as in `refusal_gap`: no ids are needed
+    before, after, labels = before[order], after[order], labels[order]
+    # A row of ones first: the answers as they are.
+    weights = np.vstack([np.ones(labels.size), draw_weights(labels.astype(np.intp), resamples, seed)])
+    (base_part, base_whole), (tuned_part, tuned_whole) = (weights @ before).T, (weights @ after).T
+    if min(base_part.min(), base_whole.min(), tuned_whole.min()) <= 0:
+        return Estimate(value=None)
+    ratios = (tuned_part / tuned_whole) / (base_part / base_whole)
+    flawed = np.count_nonzero((before[:, 0] < before[:, 1]) | (after[:, 0] < after[:, 1]))
+    if flawed < MIN_FLAWED:
+        return Estimate(value=float(ratios[0]))
+    return interval(float(ratios[0]), ratios[1:])
 
 
 def _require_pairs(what: str, first: tuple[int, ...], second: tuple[int, ...], at_least: int) -> None:

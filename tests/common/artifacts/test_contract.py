@@ -169,3 +169,9 @@ def test_stores_are_chosen_by_scheme(tmp_path):
     for uri in ("ftp://host/x", "s3://", "s3:///x", "s3://bucket/a b", "s3://bucket/../x", "s3://bucket/a?b=c"):
         with pytest.raises(ConfigError, match="ARTIFACTS_URI"):
             open_store(uri, cache=tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["s3:/bucket/prefix", "s3:bucket", "file:relative", "file:/one/slash"])
+def test_an_address_with_too_few_slashes_is_no_directory_of_that_name(uri):
+    with pytest.raises(ConfigError, match="expected two slashes"):
+        open_store(uri)

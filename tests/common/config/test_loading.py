@@ -81,3 +81,32 @@ def test_extends_in_a_circle_is_refused(tmp_path):
 
 def test_flatten():
     assert flatten({"a": {"b": 1, "c": {}}, "d": [1]}) == {"a.b": 1, "a.c": {}, "d": [1]}
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("train=3", "train: a section, not a key; name a key in it, such as train."),
+        ("train.report_to=wandb", "train.report_to: Input should be a list, such as [wandb] (came: 'wandb')"),
+        (
+            "evaluate.layers=lerned",
+            "evaluate.layers: Input should be 'band', 'all' or 'learned'; or Input should be a valid integer "
+            "(came: 'lerned')",
+        ),
+        ("prepare.dataset=", "prepare.dataset: String should have at least 1 character"),
+        ("prepare.prompts=", "prepare.prompts: String should have at least 1 character"),
+        ("runtime.output_dir=", "runtime.output_dir: String should have at least 1 character"),
+    ],
+)
+def test_one_mistake_is_one_line_in_a_persons_words(override, told):
+    with pytest.raises(ConfigError) as caught:
+        load_config("tiny", [override])
+    assert "1 mistake(s)" in str(caught.value)
+    assert f"  - {told}" in str(caught.value)
+
+
+def test_a_value_where_a_section_belongs_is_told_without_our_classes(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"extends": "tiny", "train": 3}))
+    with pytest.raises(ConfigError, match=r"train: Input should be a mapping of fields \(came: 3\)"):
+        load_config(str(path))

@@ -7,7 +7,14 @@ import pytest
 from scipy.stats import ttest_rel
 
 from jobs.evaluate.metric.indices import UndefinedScore
-from jobs.evaluate.metric.paired import mean_change, newcombe_paired, rate_change, refusal_gap
+from jobs.evaluate.metric.paired import (
+    MIN_FLAWED,
+    mean_change,
+    newcombe_paired,
+    rate_change,
+    refusal_gap,
+    relative_share,
+)
 from pipeline_common.errors import InputError
 
 
@@ -135,3 +142,52 @@ def test_bad_input_is_refused():
         refusal_gap([1.0] * 4, [1.0, 1.0, np.nan, 1.0], [True, True, False, False])
     with pytest.raises(UndefinedScore, match="1 unsafe"):
         refusal_gap([1.0, 2.0, 3.0], [1.0] * 3, [True, False, False])
+
+
+def counted(rng: np.random.Generator, n: int, flawed: float) -> np.ndarray:
+    """(good, all) words of n answers; a fifth of the words of some answers is bad."""
+    words = rng.integers(12, 25, n)
+    return np.stack([words - np.where(rng.random(n) < flawed, rng.binomial(words, 0.2), 0), words], axis=1)
+
+
+def test_a_relative_share_and_its_interval_against_the_delta_method():
+    rng = np.random.default_rng(3)
+    base, tuned, unsafe = counted(rng, 512, 0.3), counted(rng, 512, 0.6), np.arange(512) % 2 == 0
+    found = relative_share(base, tuned, unsafe, resamples=4000)
+    share, other = (counts[:, 0].sum() / counts[:, 1].sum() for counts in (base, tuned))
+    assert found.value == pytest.approx(other / share)
+    # Linearised: log(tuned / base) moves by what each prompt adds to either share's residual.
+    residuals = (tuned[:, 0] - other * tuned[:, 1]) / tuned[:, 0].sum() - (base[:, 0] - share * base[:, 1]) / base[
+        :, 0
+    ].sum()
+    spread = sum(residuals[side].var(ddof=1) * side.sum() for side in (unsafe, ~unsafe)) ** 0.5
+    assert (found.low, found.high) == (
+        pytest.approx(found.value * (1 - 1.96 * spread), abs=0.2 * spread),
+        pytest.approx(found.value * (1 + 1.96 * spread), abs=0.2 * spread),
+    )
+    turned = np.argsort(rng.random(512))
+    assert relative_share(base[turned], tuned[turned], unsafe[turned], resamples=4000) == found
+
+
+def test_a_relative_share_of_what_is_alike_has_no_width_and_of_nearly_whole_answers_no_interval():
+    rng = np.random.default_rng(4)
+    base, unsafe = counted(rng, 128, 0.5), np.arange(128) % 2 == 0
+    same = relative_share(base, base, unsafe)
+    assert (same.value, same.low, same.high) == (1.0, 1.0, 1.0)
+    few = np.full((128, 2), 20)
+    few[: MIN_FLAWED - 1, 0] = 10
+    assert relative_share(few, few, unsafe).low is None
+    few[:MIN_FLAWED, 0] = 10
+    assert relative_share(few, few, unsafe).low == 1.0
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned"), [([], []), ([(0, 0)], [(1, 1)]), ([(0, 5)], [(1, 1)]), ([(1, 1)], [(0, 0)])]
+)
+def test_a_relative_share_of_nothing_is_undefined(base, tuned):
+    assert relative_share(base, tuned, [True] * len(base)).value is None
+
+
+def test_relative_shares_are_paired():
+    with pytest.raises(InputError, match="one per prompt from both models"):
+        relative_share([(1, 1)], [(1, 1), (1, 1)], [True])

@@ -102,6 +102,20 @@ def test_without_a_cluster_one_line_says_what_to_do(make_cluster, tmp_path):
         assert "`make run STAGE=evaluate`" in line
 
 
+@pytest.mark.parametrize("content", ["kind: [", "\x00", "users: [{name: a, user: {token: the-token}}\nkind: {"])
+def test_a_file_that_is_no_kubeconfig_is_one_line_without_what_stands_in_it(tmp_path, content):
+    (tmp_path / "broken").write_text(content)
+    for module, *arguments in (("jobs.pipeline.cluster", "job", "--stage", "train"), ("jobs.pipeline.dev_secret",)):
+        environment = {**os.environ, "KUBECONFIG": str(tmp_path / "broken")}
+        environment.pop("KUBERNETES_SERVICE_HOST", None)
+        command = [sys.executable, "-m", module, *arguments]
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert f"{tmp_path}/broken cannot be read as a kubeconfig" in line
+        assert "the-token" not in line
+
+
 def test_status_shows_runs_stages_and_why_they_wait(make_cluster, tmp_path):
     cluster = make_cluster(train=[Step("unschedulable", seconds=60)])
     labels = {"app.kubernetes.io/name": "alignment-pipeline", "app.kubernetes.io/component": "dev-secret"}
