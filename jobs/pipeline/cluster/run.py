@@ -39,7 +39,8 @@ def run_on_cluster(config: Config, plan: Plan, command: Sequence[str], *, force:
     began = time.monotonic()
     owner = _owner()
     _require_stores()
-    StopSignal().install()
+    signals = StopSignal()
+    signals.install()
     try:
         api = ClusterApi(connect())
         _log.info("run %s as %s in namespace %s of %s", plan.run_id, owner.run8, api.namespace, api.connection.name)
@@ -47,8 +48,14 @@ def run_on_cluster(config: Config, plan: Plan, command: Sequence[str], *, force:
         results = SeparateResults(lambda: RemoteResults(open_workplace(config), plan))
         results.begin()
         arguments = [*command, *(["--force"] if force else [])]
+
+        def before_waiting() -> None:
+            # What SIGTERM raised may have been caught: in a finalizer that ran while an answer was read, say.
+            signals.heed()
+            results.rest()
+
         runner = KubernetesRunner(
-            api, owner, plan.run_id, arguments, before_waiting=results.rest, machines=machines_of(config)
+            api, owner, plan.run_id, arguments, before_waiting=before_waiting, machines=machines_of(config)
         )
         seconds, failure = run_stages(plan, runner, results, force=force)
         if failure is None:
